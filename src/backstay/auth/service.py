@@ -1,0 +1,213 @@
+"""Decides who a caller is and what keys there are."""
+
+import time
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from ..kernel import telemetry
+from ..kernel.clock import Clock
+from ..kernel.crypto import Vault
+from ..kernel.db import Database, Tx
+from ..kernel.errors import Forbidden, Invalid, Unauthorized
+from ..kernel.ids import new_id
+from ..kernel.principal import Principal
+from ..kernel.recorder import Recorder
+from . import secrets, store
+from .models import (
+    ROLES,
+    ApiKey,
+    Credential,
+    IssuedKey,
+    KeyNotFound,
+    PrincipalExists,
+    Tenant,
+    TenantExists,
+    UnknownRole,
+)
+
+DEFAULT_TENANT = "default"
+_CACHED_FOR = 10.0  # seconds: the longest that a key works on after it was revoked in another process
+_CACHED_KEYS = 10_000
+_TOUCH_EVERY = timedelta(minutes=1)
+_log = telemetry.log("auth")
+
+
+class Auth:
+    """Tenants, principals and API keys. A key's secret is shown once and stored as a keyed digest."""
+
+    def __init__(self, db: Database, clock: Clock, vault: Vault, audit: Recorder) -> None:
+        self._db, self._clock, self._vault, self._audit = db, clock, vault, audit
+        self._known: OrderedDict[bytes, tuple[float, Credential]] = OrderedDict()
+
+    async def authenticate(self, secret: str) -> Principal:
+        """The principal that holds this API key.
+
+        Raises:
+            Unauthorized: unknown, revoked or expired; the answer does not say which.
+        """
+        digest = self._vault.digest(secret)
+        credential = self._cached(digest)
+        if credential is None:
+            if secret.startswith("bs_") and not secrets.well_formed(secret):
+                raise _refused()
+            credential = await self._look_up(digest)
+        if credential.expires_at is not None and credential.expires_at <= self._clock.now():
+            raise _refused()
+        return _principal(credential)
+
+    async def create_tenant(self, slug: str, name: str, *, tx: Tx | None = None) -> Tenant:
+        """A new tenant. Raises TenantExists (409) when the slug is taken."""
+        async with self._db.join_system(tx) as tx:
+            tenant = await store.add_tenant(tx, new_id(), slug, name, self._clock.now())
+        if tenant is None:
+            raise TenantExists(f"there is a tenant {slug} already; choose another slug")
+        return tenant
+
+    async def ensure_default_tenant(self) -> Tenant:
+        """The tenant that a single-tenant installation uses; made on first boot."""
+        async with self._db.system_tx() as tx:
+            added = await store.add_tenant(tx, new_id(), DEFAULT_TENANT, "Default", self._clock.now())
+            tenant = added or await store.tenant_by_slug(tx, DEFAULT_TENANT)
+        if tenant is None:
+            raise LookupError("the default tenant was neither made nor found")
+        return tenant
+
+    async def tenants(self) -> list[Tenant]:
+        async with self._db.system_tx() as tx:
+            return await store.tenants(tx)
+
+    async def ensure_admin(self, tenant: UUID, preset: str | None) -> IssuedKey | None:
+        """The first admin key of a tenant: `preset`, or a generated one. None when it stands already.
+
+        A preset that is new (BACKSTAY_ADMIN_KEY was changed) is added beside the others.
+        """
+        async with self._db.tenant_tx(tenant) as tx:
+            known = await store.principal_by_name(tx, tenant, "admin")
+            if known is not None and preset is None:
+                return None
+            principal = known["id"] if known else new_id()
+            if known is None:
+                if await store.add_principal(tx, tenant, principal, "admin", "owner", self._clock.now()) is None:
+                    return None  # another process that boots at the same time was first
+            text = secrets.KeyText(preset, f"{preset[:4]}…") if preset else secrets.generate()
+            return await self._issue(tx, tenant, principal, "first admin key", text)
+
+    async def create_owner(self, tenant: UUID, name: str) -> IssuedKey:
+        """A principal with every permission in its tenant, and its key. For set-up by the operator."""
+        return await self.create_key(Principal.system(tenant, "operator"), name, "owner")
+
+    async def create_key(
+        self,
+        by: Principal,
+        name: str,
+        role: str,
+        *,
+        scopes: list[str] | None = None,
+        feature: str | None = None,
+        expires_at: datetime | None = None,
+        tx: Tx | None = None,
+    ) -> IssuedKey:
+        """A new principal called `name` with `role`, and its key. The secret is in the answer and nowhere else.
+
+        `scopes` narrows what the key may do within its role; `feature` tags the key's model calls.
+
+        Raises:
+            UnknownRole, PrincipalExists, Invalid: as they say (422, 409, 422).
+            Forbidden: the role or scopes would exceed what `by` may do (403).
+        """
+        granted = _granted(role, scopes or [])
+        if expires_at is not None and expires_at <= self._clock.now():
+            raise Invalid("expires_at has passed already")
+        for permission in granted:
+            if not by.may(permission):
+                raise Forbidden(f"{by.name} lacks {permission} and so cannot grant it")
+        async with self._db.join(tx, by.tenant) as tx:
+            principal = await store.add_principal(tx, by.tenant, new_id(), name, role, self._clock.now())
+            if principal is None:
+                raise PrincipalExists(f"there is a principal {name} in this tenant already; choose another name")
+            issued = await self._issue(tx, by.tenant, principal, name, secrets.generate(), scopes, feature, expires_at)
+            if issued is None:
+                raise LookupError("a generated key collided with a standing one")
+            about = {"name": name, "role": role, "scopes": scopes or [], "prefix": issued.prefix}
+            await self._audit.record(tx, by, "key.created", f"api_key:{issued.id}", metadata=about)
+        return issued
+
+    async def keys(self, by: Principal, after: UUID | None, limit: int) -> list[ApiKey]:
+        """Keys of the caller's tenant, newest first, after the key with id `after`."""
+        async with self._db.tenant_tx(by.tenant) as tx:
+            return await store.keys(tx, by.tenant, after, limit)
+
+    async def revoke_key(self, by: Principal, id: UUID, *, tx: Tx | None = None) -> None:
+        """Ends a key, at once here and within ten seconds in other processes. Raises KeyNotFound (404)."""
+        async with self._db.join(tx, by.tenant) as tx:
+            if not await store.revoke_key(tx, by.tenant, id, self._clock.now()):
+                raise KeyNotFound(f"there is no key {id} in this tenant")
+            await self._audit.record(tx, by, "key.revoked", f"api_key:{id}")
+        for digest, (_, credential) in list(self._known.items()):
+            if credential.key_id == id:
+                del self._known[digest]
+
+    async def _issue(
+        self,
+        tx: Tx,
+        tenant: UUID,
+        principal: UUID,
+        name: str,
+        text: secrets.KeyText,
+        scopes: list[str] | None = None,
+        feature: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> IssuedKey | None:
+        id, digest, now = new_id(), self._vault.digest(text.text), self._clock.now()
+        added = await store.add_key(
+            tx, tenant, id, principal, name, text.prefix, digest, scopes or [], feature, now, expires_at
+        )
+        return IssuedKey(id, text.prefix, text.text) if added else None
+
+    def _cached(self, digest: bytes) -> Credential | None:
+        known = self._known.get(digest)
+        if known is None or known[0] < time.monotonic():
+            return None
+        return known[1]
+
+    async def _look_up(self, digest: bytes) -> Credential:
+        now = self._clock.now()
+        async with self._db.system_tx() as tx:
+            credential = await store.credential(tx, digest)
+            if credential is None:
+                raise _refused()
+            if credential.last_used_at is None or credential.last_used_at < now - _TOUCH_EVERY:
+                await store.touch_key(tx, credential.tenant_id, credential.key_id, now)
+        self._known[digest] = (time.monotonic() + _CACHED_FOR, credential)
+        self._known.move_to_end(digest)
+        if len(self._known) > _CACHED_KEYS:
+            self._known.popitem(last=False)
+        return credential
+
+
+def _refused() -> Unauthorized:
+    return Unauthorized("the API key is not known, was revoked, or has expired", headers={"www-authenticate": "Bearer"})
+
+
+def _granted(role: str, scopes: list[str]) -> frozenset[str]:
+    if role not in ROLES:
+        raise UnknownRole(f"there is no role {role}; roles are {', '.join(ROLES)}")
+    if not scopes:
+        return ROLES[role]
+    within = Principal(UUID(int=0), UUID(int=0), role, ROLES[role])
+    beyond = sorted(scope for scope in scopes if not within.may(scope))
+    if beyond:
+        raise Invalid(f"the role {role} does not have {', '.join(beyond)}")
+    return frozenset(scopes)
+
+
+def _principal(credential: Credential) -> Principal:
+    return Principal(
+        tenant=credential.tenant_id,
+        id=credential.principal_id,
+        name=credential.principal,
+        permissions=frozenset(credential.scopes) or ROLES.get(credential.role, frozenset()),
+        key=credential.key_id,
+        feature=credential.feature,
+    )

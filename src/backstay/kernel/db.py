@@ -1,0 +1,288 @@
+"""The database: two pools (one a role), tenant-fenced transactions, and the caller's own connection as a transaction.
+
+Every transaction runs as `backstay_app` with its tenant set, where row-level security shows that tenant's rows and no
+others, or as `backstay_system` (our own loops), which crosses tenants. Never hold one across an outside call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from . import telemetry
+from .errors import ConfigurationError, Conflict, Invalid, TenantMismatch, Unavailable
+from .notify import CHANNEL, Notifier, payloads
+from .settings import Settings
+from .sql import Query
+
+APP, SYSTEM, OWNER, CDC = "backstay_app", "backstay_system", "backstay_owner", "backstay_cdc"
+_log = telemetry.log("db")
+_pool_waits = telemetry.histogram("backstay_pool_wait_seconds", "Wait for a pooled connection.", ["role"])
+
+# numbers beyond 64 bits and NaN are refused by orjson; the edges turn that into a clear error
+set_json_dumps(orjson.dumps)
+set_json_loads(orjson.loads)
+
+
+class Tx:
+    """An open transaction, fenced to `tenant` (None: `backstay_system`, which crosses tenants).
+
+    `owned` says whether Backstay commits it; the caller does when it was made by `adopt`.
+    """
+
+    def __init__(
+        self, connection: AsyncConnection[Any], tenant: UUID | None, notifier: Notifier, *, owned: bool = True
+    ) -> None:
+        self.connection, self.tenant = connection, tenant
+        self._notifier, self.owned = notifier, owned
+        self._after_commit: list[Callable[[], None]] = []
+        self._notes: dict[tuple[str, str], None] = {}
+
+    async def execute(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> AsyncCursor[Any]:
+        """Runs the user's own SQL in this transaction. Parameters are written `%s` or `%(name)s`."""
+        return await self.connection.execute(query, params)
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` once the commit has succeeded. Only for transactions that Backstay opened."""
+        if not self.owned:
+            raise RuntimeError("the caller commits this transaction; Backstay cannot know when")
+        self._after_commit.append(callback)
+
+    def notify(self, topic: str, key: str = "") -> None:
+        """Wakes the subscribers of a topic after the commit; no one when it is rolled back."""
+        self._notes[topic, key] = None
+
+    async def _send_with_commit(self) -> None:
+        # The caller commits: let Postgres hold the notes until then.
+        if self._notes:
+            lines = list(payloads("caller", (" ".join(note) for note in self._notes)))
+            await self.connection.execute("select pg_notify(%s, line) from unnest(%s::text[]) line", [CHANNEL, lines])
+
+    def _committed(self) -> None:
+        for topic, key in self._notes:
+            self._notifier.notify(topic, key)
+        for callback in self._after_commit:
+            callback()
+
+
+class Database:
+    """Pools, transactions and wake-ups of one process."""
+
+    def __init__(self, url: str | None, settings: Settings) -> None:
+        Query.slow_seconds = settings.slow_query_seconds
+        self._url, self._settings = url, settings
+        self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
+        self.notifier = Notifier(self._connect_listener, self._send_notes)
+
+    @property
+    def url(self) -> str:
+        if self._url is None:
+            raise ConfigurationError("the database is not open and has no URL yet")
+        return self._url
+
+    def url_for(self, role: str) -> str:
+        """A URL whose sessions act as `role`: hand `url_for("backstay_app")` to your own engine or pool."""
+        return make_conninfo(self.url, options=self._options(role))
+
+    async def open(self, url: str | None = None) -> None:
+        """Opens the pools, on `url` when it was not known before (an embedded server has just started).
+
+        Raises:
+            ConfigurationError: the server does not answer or refuses the login.
+        """
+        self._url = url or self._url
+        self._pools = {
+            APP: self._pool(APP, self._settings.app_database_url),
+            SYSTEM: self._pool(SYSTEM, self._settings.system_database_url),
+        }
+        try:
+            for pool in self._pools.values():
+                await pool.open(wait=True, timeout=10)
+        except PoolTimeout:
+            await self.close()
+            raise ConfigurationError(
+                f"no database answers at {telemetry.scrub(self.url)}. Is it running, and is BACKSTAY_DATABASE_URL right?"
+            ) from None
+
+    async def close(self) -> None:
+        await self.notifier.close()
+        for pool in self._pools.values():
+            await pool.close()
+
+    async def __aenter__(self) -> Database:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def tenant_tx(self, tenant: UUID) -> AsyncIterator[Tx]:
+        """A transaction as `backstay_app` that sees and writes the rows of `tenant` only."""
+        async with self._begin(APP, f"begin; set local backstay.tenant_id = '{UUID(str(tenant))}'", tenant) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def system_tx(self) -> AsyncIterator[Tx]:
+        """A transaction as `backstay_system`, which crosses tenants. For our own loops only."""
+        async with self._begin(SYSTEM, "begin", None) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def join(self, tx: Tx | None, tenant: UUID) -> AsyncIterator[Tx]:
+        """The transaction given, or a new one of `tenant` that commits when the block ends well.
+
+        Raises:
+            TenantMismatch: `tx` is fenced to another tenant.
+        """
+        if tx is None:
+            async with self.tenant_tx(tenant) as own:
+                yield own
+            return
+        if tx.tenant not in (None, tenant):
+            raise TenantMismatch("the transaction given is fenced to another tenant than the call is for")
+        yield tx
+
+    @asynccontextmanager
+    async def join_system(self, tx: Tx | None) -> AsyncIterator[Tx]:
+        if tx is None:
+            async with self.system_tx() as own:
+                yield own
+            return
+        yield tx
+
+    @asynccontextmanager
+    async def adopt(self, connection: object, tenant: UUID) -> AsyncIterator[Tx]:
+        """The caller's own open transaction as a `tx`: their rows and ours commit together, when they commit.
+
+        Takes a psycopg `AsyncConnection`, or a SQLAlchemy `AsyncSession` or `AsyncConnection` on the psycopg dialect.
+
+        Raises:
+            Invalid: no transaction is open, another kind of connection, or its role escapes row-level security.
+        """
+        raw = await _psycopg_connection(connection)
+        if raw.autocommit and raw.info.transaction_status == TransactionStatus.IDLE:
+            raise Invalid("the connection is in autocommit mode: open a transaction on it first")
+        cursor = await raw.execute(
+            "select set_config('backstay.tenant_id', %s, true), rolsuper or rolbypassrls, rolname "
+            "from pg_roles where rolname = current_user",
+            [str(tenant)],
+            prepare=False,
+        )
+        row = await cursor.fetchone()
+        if row is not None and tuple(row)[1]:
+            raise Invalid(
+                f"the connection's role {tuple(row)[2]} escapes row-level security; "
+                'connect with app.db.url_for("backstay_app") or as a member of backstay_app'
+            )
+        raw.adapters.register_dumper(dict, _Jsonb)
+        tx = Tx(raw, tenant, self.notifier, owned=False)
+        yield tx
+        await tx._send_with_commit()
+
+    @asynccontextmanager
+    async def _begin(self, role: str, opening: str, tenant: UUID | None) -> AsyncIterator[Tx]:
+        pool = self._pools[role]
+        try:
+            with _pool_waits.labels(role).time():
+                connection = await pool.getconn()
+        except PoolTimeout:
+            raise Unavailable("every database connection is busy; try again") from None
+        try:
+            await connection.execute(opening, prepare=False)
+            tx = Tx(connection, tenant, self.notifier)
+            yield tx
+            if connection.info.transaction_status == TransactionStatus.INERROR:
+                # COMMIT would answer ROLLBACK without an error: someone swallowed a failed statement.
+                raise Conflict("a statement in this transaction failed; nothing was committed")
+            await connection.execute("commit")
+        except BaseException:
+            await asyncio.shield(_rollback(connection))
+            raise
+        finally:
+            await asyncio.shield(pool.putconn(connection))
+        tx._committed()
+
+    def _options(self, role: str) -> str:
+        timeout = int(self._settings.statement_timeout * 1000)
+        return f"-c role={role} -c statement_timeout={timeout} -c idle_in_transaction_session_timeout=60000"
+
+    def _pool(self, role: str, url: str | None) -> AsyncConnectionPool[AsyncConnection[Any]]:
+        # A URL of the role's own goes through a pooler: no session state, so no options and no prepared statements.
+        options = {} if url else {"options": self._options(role)}
+        prepared = self._settings.prepared_statements and not url
+        return AsyncConnectionPool(
+            url or self.url,
+            min_size=1,
+            max_size=self._settings.pool_size,
+            timeout=10,
+            max_idle=60,
+            open=False,
+            name=role,
+            configure=_configure,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 2 if prepared else None,
+                "application_name": f"backstay/{role}",
+                **options,
+            },
+        )
+
+    async def _connect_listener(self) -> AsyncConnection[object]:
+        return await AsyncConnection.connect(
+            self._settings.listen_database_url or self.url,
+            autocommit=True,
+            application_name="backstay/listen",
+            connect_timeout=10,
+        )
+
+    async def _send_notes(self, lines: list[str]) -> None:
+        async with self.system_tx() as tx:
+            await tx.execute("select pg_notify(%s, line) from unnest(%s::text[]) line", [CHANNEL, lines])
+
+
+class _Jsonb(JsonbDumper):
+    """A Python dict is a jsonb."""
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    connection.adapters.register_dumper(dict, _Jsonb)
+
+
+async def _rollback(connection: AsyncConnection[Any]) -> None:
+    try:
+        if connection.info.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN):
+            await connection.execute("rollback")
+    except OperationalError as error:
+        # The server has ended the session, and with it the transaction; the pool replaces the connection.
+        _log.warning("connection lost during rollback", error=str(error))
+
+
+async def _psycopg_connection(connection: object) -> AsyncConnection[Any]:
+    if isinstance(connection, AsyncConnection):
+        return connection
+    from sqlalchemy.ext.asyncio import AsyncConnection as SqlAlchemyConnection
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    if isinstance(connection, AsyncSession):
+        connection = await connection.connection()
+    if isinstance(connection, SqlAlchemyConnection):
+        if not connection.in_transaction():
+            await connection.begin()
+        driver = (await connection.get_raw_connection()).driver_connection
+        if isinstance(driver, AsyncConnection):
+            return driver
+    raise Invalid(
+        f"cannot join a {type(connection).__name__}: hand in a psycopg AsyncConnection, or a SQLAlchemy AsyncSession "
+        "or AsyncConnection made with the postgresql+psycopg dialect"
+    )

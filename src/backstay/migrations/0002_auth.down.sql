@@ -1,0 +1,3 @@
+drop table backstay.api_key;
+drop table backstay.principal;
+drop table backstay.tenant;

@@ -1,0 +1,1 @@
+"""One linear history for all rooms; the room stands in the file name."""
