@@ -7,25 +7,29 @@ others, or as `backstay_system` (our own loops), which crosses tenants. Never ho
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import orjson
 from psycopg import AsyncConnection, AsyncCursor, OperationalError
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from . import telemetry
 from .errors import ConfigurationError, Conflict, Invalid, TenantMismatch, Unavailable
-from .notify import CHANNEL, Notifier, payloads
+from .notify import CHANNEL, Notifier, note_line, payloads
 from .settings import Settings
 from .sql import Query
 
 APP, SYSTEM, OWNER, CDC = "backstay_app", "backstay_system", "backstay_owner", "backstay_cdc"
+_START_LIMIT = 10.0  # seconds
 _log = telemetry.log("db")
 _pool_waits = telemetry.histogram("backstay_pool_wait_seconds", "Wait for a pooled connection.", ["role"])
 
@@ -65,7 +69,7 @@ class Tx:
     async def _send_with_commit(self) -> None:
         # The caller commits: let Postgres hold the notes until then.
         if self._notes:
-            lines = list(payloads("caller", (" ".join(note) for note in self._notes)))
+            lines = list(payloads("caller", (note_line(*note) for note in self._notes)))
             await self.connection.execute("select pg_notify(%s, line) from unnest(%s::text[]) line", [CHANNEL, lines])
 
     def _committed(self) -> None:
@@ -91,14 +95,19 @@ class Database:
         return self._url
 
     def url_for(self, role: str) -> str:
-        """A URL whose sessions act as `role`: hand `url_for("backstay_app")` to your own engine or pool."""
-        return make_conninfo(self.url, options=self._options(role))
+        """A URL whose sessions act as `role`: hand `url_for("backstay_app")` to your own engine or pool.
+
+        For SQLAlchemy, write `postgresql+psycopg` in front of the colon.
+        """
+        return "postgresql:///?" + urlencode(
+            conninfo_to_dict(self.url, options=self._options(role)), quote_via=quote, safe=""
+        )
 
     async def open(self, url: str | None = None) -> None:
         """Opens the pools, on `url` when it was not known before (an embedded server has just started).
 
         Raises:
-            ConfigurationError: the server does not answer or refuses the login.
+            ConfigurationError: the server does not answer, refuses the login, or would not fence the tenants.
         """
         self._url = url or self._url
         self._pools = {
@@ -107,12 +116,20 @@ class Database:
         }
         try:
             for pool in self._pools.values():
-                await pool.open(wait=True, timeout=10)
+                await pool.open(wait=True, timeout=_START_LIMIT)
         except PoolTimeout:
             await self.close()
             raise ConfigurationError(
                 f"no database answers at {telemetry.scrub(self.url)}. Is it running, and is BACKSTAY_DATABASE_URL right?"
             ) from None
+        async with self._pools[APP].connection() as connection:
+            role = await _escaping_role(connection)
+        if role:
+            await self.close()
+            raise ConfigurationError(
+                f"tenant work would run as {role}, which escapes row-level security. BACKSTAY_APP_DATABASE_URL must log "
+                f"in as {APP}, or as a role that is a member of {APP} and of no other of Backstay's"
+            )
 
     async def close(self) -> None:
         await self.notifier.close()
@@ -169,49 +186,63 @@ class Database:
 
         Raises:
             Invalid: no transaction is open, another kind of connection, or its role escapes row-level security.
+            Conflict: a statement failed in the block and nobody told; the caller's commit would commit nothing.
         """
         raw = await _psycopg_connection(connection)
         if raw.autocommit and raw.info.transaction_status == TransactionStatus.IDLE:
             raise Invalid("the connection is in autocommit mode: open a transaction on it first")
-        cursor = await raw.execute(
-            "select set_config('backstay.tenant_id', %s, true), rolsuper or rolbypassrls, rolname "
-            "from pg_roles where rolname = current_user",
-            [str(tenant)],
-            prepare=False,
-        )
-        row = await cursor.fetchone()
-        if row is not None and tuple(row)[1]:
+        if role := await _escaping_role(raw):
             raise Invalid(
-                f"the connection's role {tuple(row)[2]} escapes row-level security; "
-                'connect with app.db.url_for("backstay_app") or as a member of backstay_app'
+                f"the connection's role {role} escapes row-level security; "
+                'connect with app.db.url_for("backstay_app"), or run `set local role backstay_app` first'
             )
+        await raw.execute("select set_config('backstay.tenant_id', %s, true)", [str(tenant)], prepare=False)
         raw.adapters.register_dumper(dict, _Jsonb)
         tx = Tx(raw, tenant, self.notifier, owned=False)
         yield tx
+        if raw.info.transaction_status == TransactionStatus.INERROR:
+            raise _failed()
         await tx._send_with_commit()
 
     @asynccontextmanager
     async def _begin(self, role: str, opening: str, tenant: UUID | None) -> AsyncIterator[Tx]:
-        pool = self._pools[role]
+        connection = await self._opened(role, opening)
         try:
-            with _pool_waits.labels(role).time():
-                connection = await pool.getconn()
-        except PoolTimeout:
-            raise Unavailable("every database connection is busy; try again") from None
-        try:
-            await connection.execute(opening, prepare=False)
             tx = Tx(connection, tenant, self.notifier)
             yield tx
             if connection.info.transaction_status == TransactionStatus.INERROR:
                 # COMMIT would answer ROLLBACK without an error: someone swallowed a failed statement.
-                raise Conflict("a statement in this transaction failed; nothing was committed")
+                raise _failed()
             await connection.execute("commit")
+            tx._committed()
         except BaseException:
             await asyncio.shield(_rollback(connection))
             raise
         finally:
-            await asyncio.shield(pool.putconn(connection))
-        tx._committed()
+            await asyncio.shield(self._pools[role].putconn(connection))
+
+    async def _opened(self, role: str, opening: str) -> AsyncConnection[Any]:
+        """A pooled connection with a transaction open on it. Idle ones whose server went away are passed over."""
+        pool = self._pools[role]
+        for others in reversed(range(pool.max_size + 1)):
+            try:
+                with _pool_waits.labels(role).time():
+                    connection = await pool.getconn()
+            except PoolTimeout:
+                raise Unavailable("no database connection became free; try again") from None
+            try:
+                await connection.execute(opening, prepare=False)
+            except OperationalError:
+                await asyncio.shield(pool.putconn(connection))  # the pool makes another in place of a broken one
+                if not (connection.broken and others):
+                    raise
+            except BaseException:
+                await asyncio.shield(_rollback(connection))
+                await asyncio.shield(pool.putconn(connection))
+                raise
+            else:
+                return connection
+        raise Unavailable("every database connection was lost; try again")
 
     def _options(self, role: str) -> str:
         timeout = int(self._settings.statement_timeout * 1000)
@@ -259,6 +290,10 @@ async def _configure(connection: AsyncConnection[Any]) -> None:
     connection.adapters.register_dumper(dict, _Jsonb)
 
 
+def _failed() -> Conflict:
+    return Conflict("a statement in this transaction failed; nothing was committed")
+
+
 async def _rollback(connection: AsyncConnection[Any]) -> None:
     try:
         if connection.info.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN):
@@ -268,20 +303,33 @@ async def _rollback(connection: AsyncConnection[Any]) -> None:
         _log.warning("connection lost during rollback", error=str(error))
 
 
+async def _escaping_role(connection: AsyncConnection[Any]) -> str | None:
+    """The session's role if it sees rows of every tenant, None if it is fenced."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        # Policies for backstay_system hold for all who inherit it, as an ordinary login does after `bootstrap`.
+        await cursor.execute(
+            "select rolname from pg_roles where rolname = current_user "
+            "and (rolsuper or rolbypassrls or pg_has_role(current_user, %s, 'usage'))",
+            [SYSTEM],
+            prepare=False,
+        )
+        row = await cursor.fetchone()
+    return row[0] if row else None
+
+
 async def _psycopg_connection(connection: object) -> AsyncConnection[Any]:
     if isinstance(connection, AsyncConnection):
         return connection
-    from sqlalchemy.ext.asyncio import AsyncConnection as SqlAlchemyConnection
-    from sqlalchemy.ext.asyncio import AsyncSession
-
-    if isinstance(connection, AsyncSession):
-        connection = await connection.connection()
-    if isinstance(connection, SqlAlchemyConnection):
-        if not connection.in_transaction():
-            await connection.begin()
-        driver = (await connection.get_raw_connection()).driver_connection
-        if isinstance(driver, AsyncConnection):
-            return driver
+    # Whoever hands in one of SQLAlchemy's has imported it; it needs greenlet, which we do not.
+    if alchemy := sys.modules.get("sqlalchemy.ext.asyncio"):
+        if isinstance(connection, alchemy.AsyncSession):
+            connection = await connection.connection()
+        if isinstance(connection, alchemy.AsyncConnection):
+            if not connection.in_transaction():
+                await connection.begin()
+            driver = (await connection.get_raw_connection()).driver_connection
+            if isinstance(driver, AsyncConnection):
+                return driver
     raise Invalid(
         f"cannot join a {type(connection).__name__}: hand in a psycopg AsyncConnection, or a SQLAlchemy AsyncSession "
         "or AsyncConnection made with the postgresql+psycopg dialect"

@@ -40,13 +40,13 @@ class EmbeddedPostgres:
         self.home = data_dir.absolute() / "pg"
         self._data = self.home / "data"
         self._log = self.home / "server.log"
-        self._socket = self.home / "socket"
         self._user = LiveUser(self.home / "live")
 
     @property
     def url(self) -> str:
-        """libpq URL of the database `backstay`, logged in as the superuser `backstay`. Valid once started."""
-        return url(self._socket)
+        """libpq URL of the database `backstay`, logged in as the superuser `backstay`. Leads somewhere once started."""
+        place = self.home / "socket"
+        return url(Path(os.readlink(place)) if place.is_symlink() else place)
 
     @property
     def pid(self) -> int:
@@ -105,7 +105,7 @@ class EmbeddedPostgres:
         with deciding(self.home / "lock"):
             self._user.leave()
             if self._user.others() == 0:
-                self._shut_down()
+                self._shut_down(signal.SIGINT, signal.SIGQUIT)
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,9 +122,8 @@ class EmbeddedPostgres:
             self._boot(account, running)
         else:
             self._adopt(account, running)
-        self._socket = socket_directory(self.home, account)
         try:
-            prepare_database(self._socket)
+            prepare_database(socket_directory(self.home, account))
         except psycopg.Error as error:
             raise cluster.explain(self._data, f"{error}\n{cluster.tail(self._log, 0)}") from error
 
@@ -215,13 +214,14 @@ class EmbeddedPostgres:
         """After a start that failed: leaves no server behind that has no user."""
         try:
             if self._user.others() == 0:
-                self._shut_down()
+                self._shut_down(signal.SIGQUIT)  # what cannot start may not be able to end in order either
         except BackstayError as further:
             error.add_note(further.detail)
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, *ways: signal.Signals) -> None:
+        """SIGINT: roll back and write everything out. SIGQUIT: end at once, and recover at the next start."""
         running = FileLock(self.home / "server.lock")
-        for kind in (signal.SIGINT, signal.SIGQUIT):  # fast: roll back, write out; immediate: recover later
+        for kind in ways:
             if not running.take():
                 found = processes.postmaster(self._data)
                 if found is not None and processes.is_postmaster(found.pid, self._data):

@@ -5,6 +5,7 @@ Every file starts with comment lines that declare it: `-- phase: expand` or `-- 
 """
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ import psycopg
 from psycopg import sql as pgsql
 
 from .db import OWNER
-from .errors import ConfigurationError, Conflict
+from .errors import ConfigurationError, Conflict, Unavailable
 from .roles import SCHEMA
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _FILE = re.compile(r"^(?P<number>\d{4})_(?P<room>\w+)\.up\.sql$")
+_DOWN_FILE = re.compile(r"^\d{4}_\w+\.down\.sql$")
 _HEADER = re.compile(r"^-- (phase|irreversible):\s*(.+?)\s*$", re.MULTILINE)
 _LOCK = 0x6261_636B
+_LOCK_TIMEOUT = 3.0  # seconds a statement waits for a table's lock, and everybody behind it waits too
+_LOCK_ATTEMPTS, _LOCK_PAUSE = 10, 1.0  # so it gives up, lets the others through, and tries again
 
 
 class UnknownSchema(ConfigurationError):
@@ -38,6 +42,18 @@ class UnknownSchema(ConfigurationError):
 
 class Irreversible(Conflict):
     code, title = "irreversible_migration", "The migration has no way back"
+
+
+class MigrationFailed(ConfigurationError):
+    """A statement of a migration failed. Its transaction was rolled back; those before it are committed."""
+
+    code, title = "migration_failed", "The migration failed"
+
+
+class MigrationBlocked(Unavailable):
+    """Other sessions held the tables for too long; nothing of the migration was applied."""
+
+    code, title = "migration_blocked", "The migration could not get a lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +76,15 @@ def history(package: str = "backstay.migrations") -> list[Migration]:
     """Every migration, oldest first.
 
     Raises:
-        ConfigurationError: a file without a declared phase, without a way back, or with a number twice.
+        ConfigurationError: a file without a declared phase, without a way back, with a number twice, or with a name
+            that says no number.
     """
     found: dict[str, Migration] = {}
     for file in sorted(files(package).iterdir(), key=lambda entry: entry.name):
         match = _FILE.match(file.name)
         if match is None:
+            if file.name.endswith(".sql") and not _DOWN_FILE.match(file.name):
+                raise ConfigurationError(f"{file.name} must be called like 0007_room.up.sql or 0007_room.down.sql")
             continue
         migration = _read(file, match["number"], match["room"], package)
         if migration.number in found:
@@ -119,13 +138,25 @@ class Migrations:
         return self.history[self._position[current] + 1 :]
 
     def up(self, target: str = "head", on_step: Callable[[str], None] | None = None) -> int:
-        """Applies what is missing up to `target`, each in its own transaction. Returns how many ran."""
+        """Applies what is missing up to `target`, each in its own transaction. Returns how many ran.
+
+        Raises:
+            UnknownSchema: the database is ahead of this release.
+            MigrationFailed, MigrationBlocked: as they say; the migrations before are applied.
+        """
+        ran: list[str] = []
+
+        def count(name: str) -> None:
+            ran.append(name)
+            if on_step is not None:
+                on_step(name)
+
         pending = self.pending()
         if target != "head":
             pending = [migration for migration in pending if migration.number <= self._known(target)]
         if pending:
-            self._run(lambda script, rev: script._upgrade_revs(pending[-1].number, rev), on_step)
-        return len(pending)
+            self._run(lambda script, rev: script._upgrade_revs(pending[-1].number, rev), count)
+        return len(ran)
 
     def down(self, target: str = "base", on_step: Callable[[str], None] | None = None) -> None:
         """Takes migrations back until `target` is the newest (`base`: none is left)."""
@@ -138,6 +169,19 @@ class Migrations:
         return number
 
     def _run(self, revisions: Callable[["ScriptDirectory", Any], Any], on_step: Callable[[str], None] | None) -> None:
+        for left in reversed(range(_LOCK_ATTEMPTS)):
+            try:
+                self._run_once(revisions, on_step)
+            except MigrationBlocked:
+                if not left:
+                    raise
+                time.sleep(_LOCK_PAUSE)
+            else:
+                return
+
+    def _run_once(
+        self, revisions: Callable[["ScriptDirectory", Any], Any], on_step: Callable[[str], None] | None
+    ) -> None:
         # Alembic and SQLAlchemy take a third of a second to import; a start with nothing to do skips them.
         from alembic.config import Config
         from alembic.runtime.environment import EnvironmentContext
@@ -185,7 +229,7 @@ def _prepare(connection: "Connection") -> None:
     # the history applied.
     connection.exec_driver_sql(f"select pg_advisory_lock({_LOCK})")
     connection.exec_driver_sql(f"set role {OWNER}")
-    connection.exec_driver_sql("set lock_timeout = '3s'")
+    connection.exec_driver_sql(f"set lock_timeout = {int(_LOCK_TIMEOUT * 1000)}")
     connection.exec_driver_sql(f"set search_path = {SCHEMA}, public")
     connection.commit()
 
@@ -207,7 +251,16 @@ def _apply(migration: Migration, text: str | None, on_step: Callable[[str], None
     driver = op.get_bind().connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(f"migrations need psycopg, not {type(driver).__name__}")
-    with driver.cursor() as cursor:
-        cursor.execute(pgsql.SQL(text))
+    try:
+        driver.execute(pgsql.SQL(text))
+    except psycopg.errors.LockNotAvailable:
+        raise MigrationBlocked(
+            f"migration {migration.name} got no lock within {_LOCK_ATTEMPTS} times {_LOCK_TIMEOUT:g} seconds: end the "
+            "long transactions (pg_stat_activity shows them) and run it again"
+        ) from None
+    except psycopg.Error as error:
+        raise MigrationFailed(
+            f"migration {migration.name} failed and was rolled back, those before it are applied: {str(error).strip()}"
+        ) from error
     if on_step is not None:
         on_step(migration.name)

@@ -15,10 +15,11 @@ from types import TracebackType
 from psycopg import AsyncConnection, Error
 
 from . import telemetry
+from .errors import BackstayError
 
 CHANNEL = "backstay"
 _MAX_PAYLOAD = 7_800  # Postgres allows 8,000 bytes
-_MAX_KEY = 200
+_MAX_LINE = 200  # characters
 _log = telemetry.log("notify")
 _reconnects = telemetry.counter("backstay_listen_reconnects_total", "Times the LISTEN connection was made again.")
 
@@ -27,7 +28,8 @@ class Subscription:
     """Wakes on a topic, for one key or for any. Use it as a context manager."""
 
     def __init__(self, notifier: "Notifier", topic: str, key: str | None) -> None:
-        self._notifier, self.topic, self.key = notifier, topic, key
+        self._notifier, self.topic = notifier, topic
+        self._line = None if key is None else note_line(topic, key)
         self._event = asyncio.Event()
 
     def __enter__(self) -> "Subscription":
@@ -39,8 +41,10 @@ class Subscription:
     ) -> None:
         self._notifier._remove(self)
 
-    def wake(self) -> None:
-        self._event.set()
+    def wake(self, line: str | None = None) -> None:
+        """Wakes it, unless it waits for another key than the line's."""
+        if line is None or self._line is None or self._line == line:
+            self._event.set()
 
     async def wait(self, timeout: float) -> bool:
         """Waits at most `timeout` seconds; True when woken. A wake-up that came before is not lost."""
@@ -70,8 +74,9 @@ class Notifier:
 
     def notify(self, topic: str, key: str = "") -> None:
         """Wakes the subscribers of this process now and those of the others within a few milliseconds."""
-        self._wake(topic, key)
-        self._pending.add(f"{topic} {key}"[:_MAX_KEY])
+        line = note_line(topic, key)
+        self._wake(line)
+        self._pending.add(line)
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush(), name="notify-flush")
 
@@ -98,10 +103,9 @@ class Notifier:
         if not standing:
             del self._subscriptions[subscription.topic]
 
-    def _wake(self, topic: str, key: str) -> None:
-        for subscription in self._subscriptions.get(topic, ()):
-            if subscription.key is None or subscription.key == key:
-                subscription.wake()
+    def _wake(self, line: str) -> None:
+        for subscription in self._subscriptions.get(line.partition(" ")[0], ()):
+            subscription.wake(line)
 
     def _wake_everyone(self) -> None:
         for standing in self._subscriptions.values():
@@ -114,7 +118,7 @@ class Notifier:
             due, self._pending = self._pending, set()
             try:
                 await self._send(list(payloads(self._origin, due)))
-            except Error as error:
+            except (Error, BackstayError) as error:
                 # Subscribers poll, so a lost wake-up costs time, not work.
                 _log.warning("wake-ups not sent", error=str(error), count=len(due))
 
@@ -140,8 +144,12 @@ class Notifier:
         if origin == self._origin:
             return  # this process woke its own subscribers when it sent
         for line in lines:
-            topic, _, key = line.partition(" ")
-            self._wake(topic, key)
+            self._wake(line)
+
+
+def note_line(topic: str, key: str) -> str:
+    """One wake-up as a line of a payload. Long keys are cut: they wake each other's subscribers, which look and wait."""
+    return f"{topic} {key}".replace("\n", " ")[:_MAX_LINE]
 
 
 def payloads(origin: str, lines: Iterable[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ a private home directory, and neither is mended by changing permissions of direc
   hold of a superuser session read every file of the machine.
 """
 
+import hashlib
 import os
 import pwd
 import shutil
@@ -41,6 +42,11 @@ class Account:
     @property
     def name(self) -> str:
         return _name(self.uid)
+
+    @property
+    def named(self) -> bool:
+        """Whether the machine knows the account, which a container run with any uid may not."""
+        return self.name != f"uid {self.uid}"
 
     def spawn(self) -> dict[str, Any]:
         """Arguments that make `subprocess` run a program as this account, with nothing of our environment.
@@ -157,14 +163,15 @@ def _service_account() -> Account:
 
 def _can_run(account: Account, programs: Path) -> bool:
     try:
-        subprocess.run(
-            [programs / "postgres", "--version"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            cwd="/",
-            **account.spawn(),
-        )
+        for program in ("postgres", "initdb"):  # the second one needs the libraries beside the package as well
+            subprocess.run(
+                [programs / program, "--version"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+                cwd="/",
+                **account.spawn(),
+            )
     except PermissionError as error:
         if os.access(programs / "postgres", os.X_OK) and not _may_become(account):
             raise ConfigurationError(
@@ -188,9 +195,11 @@ def _may_become(account: Account) -> bool:
 
 def _readable_copy(programs: Path, place: Path) -> Path:
     """Copies the installation below `place`, once, so that any account may read and none but ours write it."""
-    origin = programs.parent
-    stamp = (programs / "postgres").stat()
-    copy = place / f"postgres-{POSTGRES_MAJOR}-{stamp.st_size:x}-{stamp.st_mtime_ns:x}"
+    install = programs.parent
+    package = install.parent
+    libraries = package.with_name(f"{package.name}.libs")  # the programs look for it relative to themselves
+    with (programs / "postgres").open("rb") as program:
+        copy = place / f"postgres-{POSTGRES_MAJOR}-{hashlib.file_digest(program, 'sha256').hexdigest()[:16]}"
     place.mkdir(mode=0o755, exist_ok=True)
     _require_ours(place)
     place.chmod(0o755)
@@ -199,7 +208,10 @@ def _readable_copy(programs: Path, place: Path) -> Path:
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=place))
         try:
             for part in ("bin", "lib", "share"):
-                shutil.copytree(origin / part, building / part, symlinks=True, ignore=_not_needed)
+                to = building / package.name / install.name / part
+                shutil.copytree(install / part, to, symlinks=True, ignore=_not_needed)
+            if libraries.is_dir():
+                shutil.copytree(libraries, building / libraries.name, symlinks=True)
             for found in [building, *building.rglob("*")]:
                 if not found.is_symlink():
                     found.chmod(0o755 if found.is_dir() or os.access(found, os.X_OK) else 0o644)
@@ -211,7 +223,7 @@ def _readable_copy(programs: Path, place: Path) -> Path:
         finally:
             shutil.rmtree(building, ignore_errors=True)
     _require_ours(copy)
-    return copy / "bin"
+    return copy / package.name / install.name / "bin"
 
 
 def _require_ours(directory: Path) -> None:

@@ -11,7 +11,7 @@ from typing import IO
 from . import postgres_config
 from .errors import ConfigurationError
 from .postgres_account import POSTGRES_MAJOR, Account
-from .postgres_errors import DataCorrupted, DiskFull, OtherPostgresMajor, PostgresFailed, unusable
+from .postgres_errors import DataCorrupted, DataDirUnusable, DiskFull, OtherPostgresMajor, PostgresFailed, unusable
 from .postgres_locks import give_to_owner_of_directory
 from .postgres_process import read
 from .postgres_socket import LOGIN, SOCKET_FILE
@@ -48,9 +48,15 @@ def create(data: Path, programs: Path, account: Account) -> None:
 
     Raises:
         DiskFull: no room for it.
-        DataDirUnusable: its directory cannot be made or handed to `account`.
+        DataDirUnusable: its directory cannot be made or handed to `account`, or the account has no name.
         PostgresFailed: initdb failed; the detail has its words.
     """
+    if not account.named:
+        raise DataDirUnusable(
+            f"this process runs as {account.name}, which has no name on this machine, and Postgres makes a database "
+            f"only for an account with a name. Add it: echo 'backstay:x:{account.uid}:{account.gid}::/:/bin/sh' >> "
+            "/etc/passwd, or set BACKSTAY_DATABASE_URL to a server of your own."
+        )
     free = shutil.disk_usage(data.parent).free
     if free < ROOM:
         raise DiskFull(

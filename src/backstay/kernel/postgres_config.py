@@ -56,6 +56,8 @@ random_page_cost = 1.1                  # flash, not spinning disks
 # Housekeeping
 autovacuum_naptime = 15s                # queue tables turn over quickly
 timezone = 'UTC'
+search_path = 'public'                  # without "$user": the login is named like our schema, where users'
+                                        # tables would land otherwise
 
 # Log: to server.log beside the data
 log_timezone = 'UTC'

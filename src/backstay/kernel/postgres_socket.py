@@ -26,8 +26,8 @@ def url(directory: Path, database: str = LOGIN) -> str:
 def socket_directory(home: Path, account: Account) -> Path:
     """The directory of the socket, made when missing: `home/socket`, or a short one that this name links to.
 
-    A path to a socket holds about 100 bytes, and no comma. The short directory has an unforeseeable name and belongs to the
-    account alone, so nobody can have put it there for us.
+    A path to a socket holds about 100 bytes, and no comma. The short directory has an unforeseeable name and
+    belongs to the account alone, so nobody can have put it there for us.
 
     Raises:
         DataDirUnusable: neither can be made.

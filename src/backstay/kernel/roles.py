@@ -48,14 +48,16 @@ async def verify(url: str) -> None:
     async with await AsyncConnection.connect(url, connect_timeout=10, row_factory=tuple_row) as connection:
         cursor = await connection.execute(
             "select r.rolname, r.rolsuper, r.rolbypassrls, "
-            " (select min(c.oid::regclass::text) from pg_class c where c.relowner = r.oid and c.relkind in ('r', 'p')) "
+            " (select min(c.oid::regclass::text) from pg_class c where c.relowner = r.oid and c.relkind in ('r', 'p')), "
+            " (select min(p.rolname) from pg_roles p where p.rolname = any(%s) and p.rolname <> r.rolname "
+            "  and pg_has_role(r.oid, p.oid, 'member')) "
             "from pg_roles r where r.rolname in (%s, %s) order by 1",
-            [APP, SYSTEM],
+            [[APP, SYSTEM, OWNER, CDC], APP, SYSTEM],
         )
         rows = await cursor.fetchall()
     if len(rows) != 2:
         raise ConfigurationError("the database roles are missing; run `backstay migrate up`")
-    for role, is_super, bypasses, owned in rows:
+    for role, is_super, bypasses, owned, inherited in rows:
         if is_super:
             raise ConfigurationError(f"{role} is a superuser: run `alter role {role} nosuperuser`")
         if bypasses:
@@ -64,6 +66,8 @@ async def verify(url: str) -> None:
             raise ConfigurationError(
                 f"{role} owns the table {owned}, whose policies then do not bind: run `alter table {owned} owner to {OWNER}`"
             )
+        if inherited:
+            raise ConfigurationError(f"{role} may act as {inherited}: run `revoke {inherited} from {role}`")
 
 
 async def _require_version(connection: AsyncConnection[tuple[Any, ...]]) -> None:

@@ -113,11 +113,15 @@ class Queries:
 def load(package: str) -> Queries:
     """The queries in `queries.sql` of `package` (write `sql.load(__package__)`)."""
     room = package.rpartition(".")[2]
-    text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    return parse(room, files(package).joinpath("queries.sql").read_text(encoding="utf-8"))
+
+
+def parse(room: str, text: str) -> Queries:
+    """The queries in the text of a `queries.sql`."""
     parts = _NAME.split(text)[1:]
     queries: dict[str, Query] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         if name in queries:
-            raise ValueError(f"{package}/queries.sql names {name!r} twice")
+            raise ValueError(f"{room}/queries.sql names {name!r} twice")
         queries[name] = Query(room, name, body.strip())
     return Queries(room, queries)

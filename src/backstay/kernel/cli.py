@@ -1,0 +1,104 @@
+"""`backstay db`: a shell on the database, its address, and a dump that moves it elsewhere and back."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import transfer
+from .embedded import EmbeddedPostgres
+from .postgres_account import bundled_programs
+from .settings import Settings
+
+commands = typer.Typer(help="The database: shell, dump, restore.", no_args_is_help=True)
+
+
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def shell(context: typer.Context) -> None:
+    """Open psql on the database. Further arguments go to psql: `backstay db shell -c 'select 1'`."""
+    with _database() as url:
+        where, environment = transfer.arguments_for(url)
+        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql: it cancels the query
+        try:
+            ended = subprocess.run(
+                [bundled_programs() / "psql", f"--dbname={where}", *context.args],
+                check=False,
+                env=environment,
+                preexec_fn=_listen_to_ctrl_c,
+            )
+        finally:
+            signal.signal(signal.SIGINT, ours)
+    raise typer.Exit(ended.returncode)
+
+
+@commands.command()
+def url() -> None:
+    """Print the database's address, as libpq and its tools take it. It may hold a password."""
+    settings = Settings.load()
+    typer.echo(settings.database_url or EmbeddedPostgres(settings.data_dir).url)
+
+
+@commands.command()
+def dump(
+    file: Annotated[Path, typer.Argument(help="File to write, in pg_dump's custom format.", dir_okay=False)],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file when it exists.")] = False,
+) -> None:
+    """Write the whole database to FILE. It holds every tenant's data: keep it safe."""
+    if file.exists() and not force:
+        raise typer.BadParameter(f"{file} exists; choose another name or add --force")
+    with _database() as source, _progress("dumping") as moved:
+        size = transfer.dump(source, file, moved)
+    typer.echo(f"{file}: {size / 2**20:.1f} MB")
+
+
+@commands.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="File that `backstay db dump` wrote.", dir_okay=False)],
+    replace: Annotated[bool, typer.Option("--replace", help="Drop everything that stands there first.")] = False,
+) -> None:
+    """Put FILE into the configured database, all or nothing. Stop Backstay's other processes first."""
+    with _database() as target, _progress("restoring") as moved:
+        tables = transfer.restore(target, file, moved, replace=replace)
+    typer.echo(f"{file}: {tables} tables restored")
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    settings = Settings.load()
+    if settings.database_url:
+        yield settings.database_url
+        return
+    with EmbeddedPostgres(settings.data_dir) as server:
+        yield server.url
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[transfer.Progress]:
+    """A bar on stderr, when that is a terminal."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        done = -1
+
+        def moved(table: str, total: int) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, description=table, total=total, completed=done)
+
+        yield moved
+
+
+def _listen_to_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
