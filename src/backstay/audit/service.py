@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from ..kernel import json
 from ..kernel.clock import Clock
 from ..kernel.crypto import Vault
 from ..kernel.db import Database, Tx
@@ -69,7 +70,7 @@ class Audit:
         hashes: dict[UUID, bytes] = {}
         salts, ciphertexts = [], []
         for entry in sealed:
-            salt, body = os.urandom(_SALT_BYTES), orjson.dumps(entry.payload, default=str)
+            salt, body = os.urandom(_SALT_BYTES), json.dumps(dict(entry.payload or {}), default=str)
             hashes[entry.id] = hashlib.sha256(salt + body).digest()
             salts.append(salt)
             ciphertexts.append(keys[_owner(entry)].cipher.seal(body, _context(entry.tenant, entry.id)))

@@ -5,9 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-
-from ..kernel import sql
+from ..kernel import json, sql
 from ..kernel.db import Tx
 from .models import Entry, NewEntry, SealedPayload, SubjectKey
 
@@ -27,7 +25,7 @@ async def add_entries(tx: Tx, entries: Sequence[NewEntry], payload_hashes: Seque
         outcomes=[entry.outcome for entry in entries],
         run_ids=[entry.run for entry in entries],
         call_ids=[entry.call for entry in entries],
-        metadata=[orjson.dumps(entry.metadata, default=str).decode() for entry in entries],
+        metadata=[json.dumps(dict(entry.metadata), default=str).decode() for entry in entries],
         payload_hashes=list(payload_hashes),
     )
 

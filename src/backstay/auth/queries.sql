@@ -39,8 +39,11 @@ join backstay.principal p on p.tenant_id = k.tenant_id and p.id = k.principal_id
 where k.digest = %(digest)s and k.revoked_at is null and p.disabled_at is null;
 
 -- name: touch_key
--- Remembers the last use, to the minute.
-update backstay.api_key set last_used_at = %(now)s where tenant_id = %(tenant_id)s and id = %(id)s;
+-- Remembers the last use, to the minute; never waits for a transaction that is changing the key.
+update backstay.api_key set last_used_at = %(now)s where (tenant_id, id) in (
+    select tenant_id, id from backstay.api_key
+    where tenant_id = %(tenant_id)s and id = %(id)s
+    for update skip locked);
 
 -- name: keys
 -- A page of the tenant's keys, newest first.

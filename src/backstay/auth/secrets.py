@@ -3,6 +3,7 @@
 The checksum lets us refuse a mistyped key without asking the database, and lets secret scanners be sure.
 """
 
+import re
 import secrets
 import string
 import zlib
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 _ALPHABET = string.ascii_letters + string.digits
 _ID, _SECRET = 8, 32
-_PARTS = 5
+_SHAPE = re.compile(rf"bs_[a-z]+_[A-Za-z0-9]{{{_ID}}}_[A-Za-z0-9]{{{_SECRET}}}_[0-9a-f]{{8}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ def generate(environment: str = "live") -> KeyText:
     return KeyText(f"{body}_{_checksum(body)}", prefix)
 
 
-def well_formed(text: str) -> bool:
-    """Whether the text is a key of this shape with the right checksum (a preset admin key is not)."""
+def mistyped(text: str) -> bool:
+    """Whether the text has the shape of a generated key and another checksum. A preset admin key has its own shape."""
     body, _, checksum = text.rpartition("_")
-    return text.startswith("bs_") and text.count("_") == _PARTS - 1 and checksum == _checksum(body)
+    return _SHAPE.fullmatch(text) is not None and checksum != _checksum(body)
 
 
 def _checksum(body: str) -> str:

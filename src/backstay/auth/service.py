@@ -1,8 +1,10 @@
 """Decides who a caller is and what keys there are."""
 
+import re
 import time
 from collections import OrderedDict
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from ..kernel import telemetry
@@ -30,6 +32,7 @@ DEFAULT_TENANT = "default"
 _CACHED_FOR = 10.0  # seconds: the longest that a key works on after it was revoked in another process
 _CACHED_KEYS = 10_000
 _TOUCH_EVERY = timedelta(minutes=1)
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _log = telemetry.log("auth")
 
 
@@ -39,6 +42,7 @@ class Auth:
     def __init__(self, db: Database, clock: Clock, vault: Vault, audit: Recorder) -> None:
         self._db, self._clock, self._vault, self._audit = db, clock, vault, audit
         self._known: OrderedDict[bytes, tuple[float, Credential]] = OrderedDict()
+        self._revocations = 0
 
     async def authenticate(self, secret: str) -> Principal:
         """The principal that holds this API key.
@@ -49,7 +53,7 @@ class Auth:
         digest = self._vault.digest(secret)
         credential = self._cached(digest)
         if credential is None:
-            if secret.startswith("bs_") and not secrets.well_formed(secret):
+            if secrets.mistyped(secret):
                 raise _refused()
             credential = await self._look_up(digest)
         if credential.expires_at is not None and credential.expires_at <= self._clock.now():
@@ -57,7 +61,14 @@ class Auth:
         return _principal(credential)
 
     async def create_tenant(self, slug: str, name: str, *, tx: Tx | None = None) -> Tenant:
-        """A new tenant. Raises TenantExists (409) when the slug is taken."""
+        """A new tenant. `slug` is its short unique name.
+
+        Raises:
+            TenantExists: the slug is taken (409).
+            Invalid: it is not 1 to 63 lower-case letters, digits and hyphens, or begins with a hyphen (422).
+        """
+        if not _SLUG.fullmatch(slug):
+            raise Invalid(f"the slug {slug!r} must be 1 to 63 of a-z, 0-9 and -, and not begin with -")
         async with self._db.join_system(tx) as tx:
             tenant = await store.add_tenant(tx, new_id(), slug, name, self._clock.now())
         if tenant is None:
@@ -83,15 +94,18 @@ class Auth:
         A preset that is new (BACKSTAY_ADMIN_KEY was changed) is added beside the others.
         """
         async with self._db.tenant_tx(tenant) as tx:
-            known = await store.principal_by_name(tx, tenant, "admin")
-            if known is not None and preset is None:
-                return None
-            principal = known["id"] if known else new_id()
-            if known is None:
-                if await store.add_principal(tx, tenant, principal, "admin", "owner", self._clock.now()) is None:
-                    return None  # another process that boots at the same time was first
+            principal = await store.add_principal(tx, tenant, new_id(), "admin", "owner", self._clock.now())
+            if principal is None:  # it stands, or another process that boots at the same time was first
+                standing = await store.principal_by_name(tx, tenant, "admin")
+                if preset is None or standing is None:
+                    return None
+                principal = standing["id"]
             text = secrets.KeyText(preset, f"{preset[:4]}…") if preset else secrets.generate()
-            return await self._issue(tx, tenant, principal, "first admin key", text)
+            issued = await self._issue(tx, tenant, principal, "first admin key", text)
+            if issued is not None:
+                operator, about = Principal.system(tenant, "operator"), {"name": "admin", "prefix": issued.prefix}
+                await self._audit.record(tx, operator, "key.created", f"api_key:{issued.id}", metadata=about)
+            return issued
 
     async def create_owner(self, tenant: UUID, name: str) -> IssuedKey:
         """A principal with every permission in its tenant, and its key. For set-up by the operator."""
@@ -114,12 +128,13 @@ class Auth:
 
         Raises:
             UnknownRole, PrincipalExists, Invalid: as they say (422, 409, 422).
-            Forbidden: the role or scopes would exceed what `by` may do (403).
+            Forbidden: the role has more than `by` has, even if `scopes` would leave it out (403).
         """
         granted = _granted(role, scopes or [])
         if expires_at is not None and expires_at <= self._clock.now():
             raise Invalid("expires_at has passed already")
-        for permission in granted:
+        # The whole role counts, also when scopes narrow the key: the principal keeps its role.
+        for permission in sorted(ROLES[role] | granted):
             if not by.may(permission):
                 raise Forbidden(f"{by.name} lacks {permission} and so cannot grant it")
         async with self._db.join(tx, by.tenant) as tx:
@@ -139,11 +154,22 @@ class Auth:
             return await store.keys(tx, by.tenant, after, limit)
 
     async def revoke_key(self, by: Principal, id: UUID, *, tx: Tx | None = None) -> None:
-        """Ends a key, at once here and within ten seconds in other processes. Raises KeyNotFound (404)."""
+        """Ends a key: at once here, within ten seconds in other processes and with a caller's own transaction.
+
+        Raises:
+            KeyNotFound: no such key in the tenant (404).
+        """
         async with self._db.join(tx, by.tenant) as tx:
             if not await store.revoke_key(tx, by.tenant, id, self._clock.now()):
                 raise KeyNotFound(f"there is no key {id} in this tenant")
             await self._audit.record(tx, by, "key.revoked", f"api_key:{id}")
+            if tx.owned:
+                tx.after_commit(partial(self._forget, id))
+            else:
+                self._forget(id)
+
+    def _forget(self, id: UUID) -> None:
+        self._revocations += 1
         for digest, (_, credential) in list(self._known.items()):
             if credential.key_id == id:
                 del self._known[digest]
@@ -172,13 +198,15 @@ class Auth:
         return known[1]
 
     async def _look_up(self, digest: bytes) -> Credential:
-        now = self._clock.now()
+        now, revocations = self._clock.now(), self._revocations
         async with self._db.system_tx() as tx:
             credential = await store.credential(tx, digest)
             if credential is None:
                 raise _refused()
             if credential.last_used_at is None or credential.last_used_at < now - _TOUCH_EVERY:
                 await store.touch_key(tx, credential.tenant_id, credential.key_id, now)
+        if revocations != self._revocations:
+            return credential  # what was read may be revoked by now: good for this request, not remembered
         self._known[digest] = (time.monotonic() + _CACHED_FOR, credential)
         self._known.move_to_end(digest)
         if len(self._known) > _CACHED_KEYS:

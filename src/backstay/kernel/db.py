@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from . import telemetry
+from . import json, telemetry
 from .errors import ConfigurationError, Conflict, Invalid, TenantMismatch, Unavailable
 from .notify import CHANNEL, Notifier, note_line, payloads
 from .settings import Settings
@@ -33,8 +33,7 @@ _START_LIMIT = 10.0  # seconds
 _log = telemetry.log("db")
 _pool_waits = telemetry.histogram("backstay_pool_wait_seconds", "Wait for a pooled connection.", ["role"])
 
-# numbers beyond 64 bits and NaN are refused by orjson; the edges turn that into a clear error
-set_json_dumps(orjson.dumps)
+set_json_dumps(json.dumps)
 set_json_loads(orjson.loads)
 
 
@@ -120,7 +119,7 @@ class Database:
         except PoolTimeout:
             await self.close()
             raise ConfigurationError(
-                f"no database answers at {telemetry.scrub(self.url)}. Is it running, and is BACKSTAY_DATABASE_URL right?"
+                f"no database answers at {telemetry.scrub(self.url)}. Does it run, and is BACKSTAY_DATABASE_URL right?"
             ) from None
         async with self._pools[APP].connection() as connection:
             role = await _escaping_role(connection)

@@ -8,6 +8,7 @@ BackstayError
 ├── PaymentRequired      402  a budget refuses
 ├── Forbidden            403  known, but without the permission
 ├── NotFound             404
+├── MethodNotAllowed     405
 ├── Conflict             409  the present state does not allow it
 ├── Gone                 410  it was there once
 ├── TooLarge             413
@@ -80,6 +81,10 @@ class Forbidden(BackstayError):
 
 class NotFound(BackstayError):
     code, status, title = "not_found", 404, "Not found"
+
+
+class MethodNotAllowed(BackstayError):
+    code, status, title = "method_not_allowed", 405, "Method not allowed"
 
 
 class Conflict(BackstayError):

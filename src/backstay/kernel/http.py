@@ -29,6 +29,7 @@ from .errors import (
     FieldError,
     Forbidden,
     Invalid,
+    MethodNotAllowed,
     NotFound,
     TimedOut,
     TooLarge,
@@ -47,9 +48,17 @@ PERMISSION = "x-backstay-permission"
 NO_CONTENT = 204
 DOCS = "/docs"  # the pages of the API reference are public
 PROBLEM_TYPE = "application/problem+json"
-_REQUEST_ID = re.compile(r"^[\w.:-]{1,128}$")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _requests = telemetry.counter("backstay_http_requests_total", "Requests answered.", ["method", "status"])
 _log = telemetry.log("http")
+
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and request within 24 hours get the same answer, and the effect happens once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -92,7 +101,7 @@ async def _page_request(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     cursor: Annotated[str | None, Query(max_length=2000)] = None,
 ) -> _PageRequest:
-    return _PageRequest(request.app.state.backstay.vault, limit, cursor)
+    return _PageRequest(request.app.state.backstay.vault, limit, cursor, request.url.path)
 
 
 PageRequest = Annotated[_PageRequest, Depends(_page_request)]
@@ -138,7 +147,7 @@ class Router:
     ) -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
             in_transaction = _transaction_parameter(handler) is not None
-            always: list[type[BackstayError]] = [BadRequest, Invalid, Unavailable]
+            always: list[type[BackstayError]] = [BadRequest, Invalid, Unavailable, TimedOut]
             if permission != PUBLIC:
                 always += [Unauthorized, Forbidden]
             if method != "GET":
@@ -152,7 +161,7 @@ class Router:
                 status_code=status,
                 dependencies=[] if permission == PUBLIC else [_permitted(permission)],
                 responses=_documented([*always, *errors]) | options.pop("responses", {}),
-                openapi_extra={PERMISSION: permission},
+                openapi_extra={PERMISSION: permission} | ({"parameters": [_IDEMPOTENCY_KEY]} if in_transaction else {}),
                 **({"response_model": None} if status == NO_CONTENT else {}) | options,
             )
             return handler
@@ -178,7 +187,7 @@ def _transaction_parameter(handler: Handler) -> str | None:
 
 
 def _in_transaction(handler: Handler, status: int) -> Handler:
-    """`handler` inside the caller's tenant transaction, with its answer kept under the Idempotency-Key if one is sent."""
+    """`handler` in the caller's tenant transaction; its answer is kept under the Idempotency-Key, if one is sent."""
     parameter = _transaction_parameter(handler)
     answer_type: TypeAdapter[Any] = TypeAdapter(get_type_hints(handler).get("return", Any))
 
@@ -186,10 +195,11 @@ def _in_transaction(handler: Handler, status: int) -> Handler:
     async def run(_request: Request, _by: Caller, **arguments: Any) -> Any:
         app = _request.app.state.backstay
         key = _request.headers.get("idempotency-key")
-        async with app.db.tenant_tx(_by.tenant) as tx:
-            if key is None:
+        if key is None:
+            async with app.db.tenant_tx(_by.tenant) as tx:
                 return await handler(**arguments, **{str(parameter): tx})
-            attempt = Attempt(_by, key, await _identity(_request), app.vault, app.clock.now())
+        attempt = Attempt(_by, key, await _identity(_request), app.vault, app.clock.now())
+        async with app.db.tenant_tx(_by.tenant) as tx:
             standing = await attempt.standing(tx)
             if standing is not None:
                 return _json(standing, {"idempotent-replayed": "true"})
@@ -233,18 +243,30 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _on_invalid_request)
     api.add_exception_handler(HTTPException, _on_http_exception)
     api.add_exception_handler(psycopg.Error, _on_database_error)
+    api.add_exception_handler(UnicodeEncodeError, _on_bad_text)
     api.add_exception_handler(Exception, _on_unexpected)
+
+
+def routes(api: FastAPI) -> list[APIRoute]:
+    """Every API route, those of included routers too."""
+    found: list[APIRoute] = []
+    waiting: list[Any] = list(api.routes)
+    while waiting:
+        route = waiting.pop(0)
+        if isinstance(route, APIRoute):
+            found.append(route)
+        elif included := getattr(route, "original_router", None):  # newer FastAPI keeps routers as they were included
+            waiting += included.routes
+    return found
 
 
 def undeclared(api: FastAPI) -> list[str]:
     """API routes that declare no permission; the App refuses to start when there is one."""
-    return [
+    return sorted(
         f"{min(route.methods or {'ANY'})} {route.path}"
-        for route in api.routes
-        if isinstance(route, APIRoute)
-        and not route.path.startswith(DOCS)
-        and PERMISSION not in (route.openapi_extra or {})
-    ]
+        for route in routes(api)
+        if PERMISSION not in (route.openapi_extra or {}) and not route.path.startswith(DOCS)
+    )
 
 
 def problem_response(error: BackstayError, request: Request) -> JSONResponse:
@@ -271,6 +293,11 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error.__cause__, BackstayError):  # raised while FastAPI read the body
+        return problem_response(error.__cause__, request)
+    if error.status_code == 405:
+        refused = MethodNotAllowed(f"{request.method} is not served here", headers=dict(error.headers or {}))
+        return problem_response(refused, request)
     if error.status_code == 404:
         return problem_response(NotFound(f"nothing is served at {request.url.path}"), request)
     wrong = BadRequest(str(error.detail), headers=dict(error.headers or {}))
@@ -293,6 +320,11 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     return problem_response(known, request)
 
 
+async def _on_bad_text(request: Request, error: Exception) -> Response:
+    """JSON may spell half a character (a lone surrogate), which no text in the database can hold."""
+    return problem_response(Invalid("a text of the request is not valid Unicode"), request)
+
+
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     _log.error("unexpected error", path=request.url.path, exc_info=error)
     return problem_response(BackstayError("something went wrong on our side; the log has it under trace_id"), request)
@@ -309,8 +341,8 @@ class RequestBoundary:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.match(given) else uuid4().hex
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
         scope["backstay.request_id"] = request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -332,7 +364,7 @@ class RequestBoundary:
             await send(message)
 
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max:
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > self._max):
             error = TooLarge(f"the body is larger than {self._max} bytes (BACKSTAY_MAX_BODY_BYTES)")
             await problem_response(error, Request(scope))(scope, receive, tagged)
             return

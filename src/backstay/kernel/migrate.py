@@ -133,7 +133,7 @@ class Migrations:
             return self.history
         if current not in self._position:
             raise UnknownSchema(
-                f"the database has migration {current}, which this release does not know: deploy the release that made it"
+                f"the database has migration {current}, which this release does not know: deploy the one that made it"
             )
         return self.history[self._position[current] + 1 :]
 

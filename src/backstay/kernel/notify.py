@@ -148,7 +148,7 @@ class Notifier:
 
 
 def note_line(topic: str, key: str) -> str:
-    """One wake-up as a line of a payload. Long keys are cut: they wake each other's subscribers, which look and wait."""
+    """One wake-up as a line of a payload. Long keys are cut, and so wake each other's subscribers, which look again."""
     return f"{topic} {key}".replace("\n", " ")[:_MAX_LINE]
 
 

@@ -22,25 +22,32 @@ class InvalidCursor(Invalid):
 class PageRequest:
     """Which page is asked for: at most `limit` items after the key `after` (None: from the start)."""
 
-    def __init__(self, vault: Vault, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> None:
-        self._vault = vault
+    def __init__(
+        self, vault: Vault, limit: int = DEFAULT_LIMIT, cursor: str | None = None, place: str = ""
+    ) -> None:
+        # A cursor continues the list it was made for (`place` is its path): the keys of another have other types.
+        self._vault, self._place = vault, place.encode()
         self.limit = limit
         self.after: tuple[Any, ...] | None = None if cursor is None else self._decode(cursor)
 
     def encode(self, key: Sequence[Any]) -> str:
         """The cursor that continues after `key` (strings, numbers, datetimes, UUIDs)."""
         body = orjson.dumps(list(key))
-        return base64.urlsafe_b64encode(self._vault.sign(body) + body).decode().rstrip("=")
+        return _text(self._vault.sign(self._place + b"\0" + body) + body)
 
     def _decode(self, cursor: str) -> tuple[Any, ...]:
         try:
             raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         except ValueError:
-            raise InvalidCursor("use `next_cursor` of an earlier answer, unchanged") from None
+            raw = b""
         signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        if not self._vault.signed(body, signature):
-            raise InvalidCursor("use `next_cursor` of an earlier answer, unchanged")
+        if _text(raw) != cursor or not self._vault.signed(self._place + b"\0" + body, signature):
+            raise InvalidCursor("use `next_cursor` of an earlier answer of this list, unchanged")
         return tuple(orjson.loads(body))
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 class Page(BaseModel, Generic[T]):

@@ -5,6 +5,7 @@ stops the start: a misspelt setting that is silently ignored costs a day.
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -26,13 +27,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the server listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the server listens on; 0 picks a free one.")
     data_dir: Path = Field(Path(".backstay"), description="Where the embedded database and dev secrets lie.")
-    database_url: str | None = Field(None, description="Postgres to use instead of the embedded one.")
-    app_database_url: str | None = Field(None, description="URL that logs in as backstay_app (pgbouncer).")
-    system_database_url: str | None = Field(None, description="URL that logs in as backstay_system (pgbouncer).")
+    database_url: str | None = Field(None, repr=False, description="Postgres to use instead of the embedded one.")
+    app_database_url: str | None = Field(None, repr=False, description="URL that logs in as backstay_app (pgbouncer).")
+    system_database_url: str | None = Field(None, repr=False, description="URL that logs in as backstay_system (pgbouncer).")
     listen_database_url: str | None = Field(
-        None, description="Direct URL for the one LISTEN connection a process keeps (with pgbouncer)."
+        None, repr=False, description="Direct URL for the one LISTEN connection a process keeps (with pgbouncer)."
     )
-    redis_url: str | None = Field(None, description="Redis for cache and limits; optional.")
+    redis_url: str | None = Field(None, repr=False, description="Redis for cache and limits; optional.")
     admin_key: SecretStr | None = Field(None, description="Presets the first admin key, 16 characters or more.")
     master_key: SecretStr | None = Field(
         None, description="Encrypts secrets at rest, 32 characters or more; made on first boot when embedded."
@@ -63,6 +64,8 @@ class Settings(BaseSettings):
     def _long_admin_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:
             raise ValueError("needs at least 16 characters")
+        if value is not None and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", value.get_secret_value()):
+            raise ValueError("must travel in a header: printable ASCII, no space at either end")
         return value
 
     @field_validator("master_key")
@@ -88,13 +91,16 @@ class Settings(BaseSettings):
     def _possible_together(self) -> Self:
         if self.database_url and not self.master_key:
             raise ValueError(
-                "master_key is needed with database_url: every process must share it. "
-                "Set BACKSTAY_MASTER_KEY (`openssl rand -hex 32` makes one)"
+                "BACKSTAY_MASTER_KEY is needed with BACKSTAY_DATABASE_URL, because every process must share it: "
+                "`openssl rand -hex 32` makes one"
             )
         if bool(self.app_database_url) != bool(self.system_database_url):
-            raise ValueError("app_database_url and system_database_url must be set together")
+            raise ValueError("BACKSTAY_APP_DATABASE_URL and BACKSTAY_SYSTEM_DATABASE_URL must be set together")
         if self.lease_seconds < 1 and self.workers > 8:
-            raise ValueError("lease_seconds under 1 with more than 8 workers is heartbeat load without gain")
+            raise ValueError(
+                "BACKSTAY_LEASE_SECONDS under 1 with BACKSTAY_WORKERS over 8 is heartbeat load without gain: raise the "
+                "lease or run fewer workers"
+            )
         return self
 
     @classmethod
@@ -167,8 +173,8 @@ def _from_secret_files(cls: type[Settings]) -> dict[str, Any]:
             continue
         try:
             values[name] = Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(f"{variable} points to {path}, which cannot be read: {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{variable} points to {path}, which cannot be read: {_reason(error)}") from None
     return values
 
 
@@ -178,6 +184,8 @@ def _from_toml(cls: type[Settings]) -> dict[str, Any]:
         return {}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"backstay.toml cannot be read: {_reason(error)}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"backstay.toml is not valid TOML: {error}") from None
     unknown = sorted(set(values) - set(cls.model_fields))
@@ -186,13 +194,24 @@ def _from_toml(cls: type[Settings]) -> dict[str, Any]:
     return values
 
 
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
+
+
+def _named(field: str) -> str:
+    """The variable of a field in front of a message; a message about several fields names them itself."""
+    if not field:
+        return ""
+    return f"{_variable(Settings, field) if field in Settings.model_fields else field}: "
+
+
 def _explained(error: ValidationError) -> ConfigurationError:
     wrong = [
         FieldError(
-            field=".".join(str(part) for part in item["loc"]) or "settings",
+            field=".".join(str(part) for part in item["loc"]),
             message=item["msg"].removeprefix("Value error, "),
         )
         for item in error.errors(include_input=False, include_url=False)
     ]
-    lines = "; ".join(f"{PREFIX}{item.field.upper()}: {item.message}" for item in wrong)
+    lines = "; ".join(f"{_named(item.field)}{item.message}" for item in wrong)
     return ConfigurationError(f"these settings are wrong: {lines}", errors=wrong)

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import structlog
@@ -22,7 +22,10 @@ registry = CollectorRegistry()
 METRICS_TYPE = CONTENT_TYPE_LATEST
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SECRETS = re.compile(
-    r"(?P<head>\bsk-|\bbs_[a-z]+_|\bBearer\s+|\bwhsec_|://[^:/@\s]*:)(?P<secret>[^\s\"',;@]{6,})", re.IGNORECASE
+    r"(\bsk-|\bbs_[a-z]+_|\bBearer\s+|\bwhsec_|\beyJ(?=[\w-]+\.[\w-]+\.))[^\s\"',;@]{6,}"  # keys and tokens
+    r"|(://[^:/@\s]*:)[^\s\"'/]+(?=@)"  # the password in a URL
+    r"|(\bpass(?:word|wd)?=)[^\s\"'&,;]+",  # and in a connection string
+    re.IGNORECASE,
 )
 
 
@@ -58,29 +61,36 @@ def log(room: str) -> "FilteringBoundLogger":
 
 
 def scrub(text: str) -> str:
-    """`text` with everything that looks like a key, token or password in a URL replaced."""
-    return _SECRETS.sub(lambda match: match["head"] + "…", text)
+    """`text` with everything that looks like a key, a token or a connection's password replaced."""
+    return _SECRETS.sub(lambda match: (match[1] or match[2] or match[3]) + "…", text)
+
+
+def _scrubbed(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _scrubbed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrubbed(item) for item in value]
+    return scrub(str(value))
 
 
 def _scrub_event(_: "WrappedLogger", __: str, event: "EventDict") -> "EventDict":
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = scrub(value)
-    return event
+    return {key: _scrubbed(value) for key, value in event.items()}
 
 
 def configure_logging(level: str = "info", style: str = "auto") -> None:
     """Send every log line to stderr: JSON, or coloured text when `style` is pretty or a terminal reads it."""
     pretty = style == "pretty" or (style == "auto" and sys.stderr.isatty())
-    last: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    last: Any = _pretty() if pretty else structlog.processors.JSONRenderer()
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # as text, so that it is scrubbed too
+        _scrub_event,
+        last,
     ]
-    if not pretty:
-        processors.append(structlog.processors.format_exc_info)
-    processors += [_scrub_event, last]
     threshold = logging.getLevelName(level.upper())
     structlog.configure(
         processors=processors,
@@ -89,3 +99,8 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def _pretty() -> Any:
+    # The renderer's own tracebacks show local variables (questions, keys) and take a second to draw.
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

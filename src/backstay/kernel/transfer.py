@@ -208,5 +208,5 @@ def _connected(url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 
 
 def _value(connection: psycopg.Connection[tuple[object, ...]], question: str, *parameters: str) -> int:
-    row = connection.execute(question, parameters).fetchone()  # type: ignore[arg-type]
+    row = connection.execute(question, parameters).fetchone()
     return int(row[0]) if row and isinstance(row[0], int) else 0

@@ -22,9 +22,10 @@ GLOBAL = {
     "worker": "a worker process serves every tenant",
     "queue": "pause and limit of a queue, which every tenant's jobs share",
     "gateway_process": "a gateway process serves every tenant",
+    "space": "tenants with equal definitions share an embedding space; a tenant sees those its collections use",
 }
 # What the application may do with them. Everything else is refused to it.
-APP_MAY = {"migration": {"SELECT"}, "tenant": {"SELECT"}, "queue": {"SELECT"}}
+APP_MAY = {"migration": {"SELECT"}, "tenant": {"SELECT"}, "queue": {"SELECT"}, "space": {"SELECT"}}
 # Partitions are also made while Backstay runs, so their names are not in the migrations.
 DATED = re.compile(r"_\d{8}$")
 TENANT_TABLES = [table for table in TABLES if table not in GLOBAL]
@@ -171,17 +172,23 @@ def admin(shared_url: str) -> Iterator[Connection]:
 
 
 @pytest.fixture(scope="module")
-def application(admin: Connection, shared_url: str) -> Iterator[Connection]:
+def session(admin: Connection, shared_url: str) -> Iterator[Connection]:
     with psycopg.connect(shared_url, options=f"-c role={APP}") as connection:
         yield connection
 
 
 @pytest.fixture
-def alice(application: Connection) -> Iterator[Connection]:
+def application(session: Connection) -> Iterator[Connection]:
+    """A transaction of the application, fenced to nobody."""
+    yield session
+    session.rollback()
+
+
+@pytest.fixture
+def alice(application: Connection) -> Connection:
     """A transaction of the application, fenced to Alice."""
     application.execute("select set_config('backstay.tenant_id', %s, true)", [str(ALICE)])
-    yield application
-    application.rollback()
+    return application
 
 
 @pytest.mark.parametrize("name", TENANT_TABLES)

@@ -1,0 +1,236 @@
+"""The whole gateway under load: auth, admission under a hard budget, audit, upstream, settlement, ledger.
+
+    python benchmarks/gateway/gateway.py [--seconds 5] [--concurrency 64] [--durability both]
+
+Starts an embedded Postgres in a temporary folder (fsync on), a canned provider and the gateway, each a process of its
+own on loopback, and loads the gateway from this one. Prints requests/s, the p50 that the gateway adds to one call at a
+time, CPU of the gateway's process a request and a streamed chunk, and its memory with open streams.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvloop
+from upstream_clients import Canned
+
+CHUNKS = 100
+MESSAGES = '"messages":[{"role":"user","content":"%s"}]' % ("x" * 400)
+
+
+class Provider(Canned):
+    """The canned provider for any body: what matters is the gateway's part."""
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+            if len(self.buffer) < end + 4 + length:
+                return
+            body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
+            self.answer(b'"stream":true' in body)
+
+
+def provide(ports: Any) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Provider, "127.0.0.1", 0, backlog=1024)
+        ports.put(server.sockets[0].getsockname()[1])
+        await asyncio.Event().wait()
+
+    uvloop.run(main())
+
+
+def serve(ports: Any, settings: dict[str, Any]) -> None:
+    import uvicorn
+
+    from backstay.audit import Audit
+    from backstay.auth import Auth
+    from backstay.gateway import Gateway
+    from backstay.gateway.front import GatewayFront
+    from backstay.kernel.clock import SystemClock
+    from backstay.kernel.crypto import Vault
+    from backstay.kernel.db import Database
+    from backstay.kernel.settings import Settings
+
+    async def main() -> None:
+        loaded = Settings.load(**settings)
+        clock, vault = SystemClock(), Vault.of(loaded)
+        async with Database(loaded.database_url, loaded) as db:
+            audit = Audit(db, clock, vault)
+            auth = Auth(db, clock, vault, audit)
+            tenant = await auth.ensure_default_tenant()
+            issued = await auth.create_owner(tenant.id, f"bench {time.time_ns()}")
+            gateway = Gateway(db, clock, vault, audit, loaded)
+            owner = await auth.authenticate(issued.secret)
+            if not await gateway.budgets.list(owner):
+                await gateway.budgets.create(owner, "tenant", None, Decimal(1_000_000), "month")
+            await gateway.start()
+            config = uvicorn.Config(
+                GatewayFront(gateway, auth.authenticate), port=0, lifespan="off", log_level="warning", ws="none"
+            )
+            socket = config.bind_socket()
+            ports.put((socket.getsockname()[1], issued.secret))
+            await uvicorn.Server(config).serve([socket])
+
+    uvloop.run(main())
+
+
+class Client(asyncio.Protocol):
+    """A client that costs as little as it can: one request at a time on one connection."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.done: asyncio.Future[bytes] | None = None
+        self.buffer = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, blank, body = self.buffer.partition(b"\r\n\r\n")
+        if not blank or self.done is None:
+            return
+        if b"content-length: " in head:
+            length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+            whole = len(body) >= length
+        else:
+            whole = body.endswith(b"0\r\n\r\n")
+        if whole:
+            answer, self.buffer = self.buffer, b""
+            done, self.done = self.done, None
+            done.set_result(answer)
+
+    async def ask(self, request: bytes) -> bytes:
+        self.done = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return await self.done
+
+
+def request_for(key: str, stream: bool) -> bytes:
+    extra = ',"stream":true' if stream else ""
+    body = f'{{"model":"openai:gpt-4o-mini",{MESSAGES}{extra},"max_tokens":100}}'.encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def connect(port: int) -> Client:
+    _, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
+    return client
+
+
+async def p50(port: int, request: bytes, count: int = 400) -> float:
+    client, times = await connect(port), []
+    for _ in range(count):
+        start = time.perf_counter()
+        await client.ask(request)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[50:]) * 1000
+
+
+async def load(port: int, request: bytes, width: int, seconds: float) -> float:
+    clients = [await connect(port) for _ in range(width)]
+    end, count = time.perf_counter() + seconds, 0
+
+    async def run(client: Client) -> None:
+        nonlocal count
+        while time.perf_counter() < end:
+            answer = await client.ask(request)
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            count += 1
+
+    start = time.perf_counter()
+    await asyncio.gather(*map(run, clients))
+    return count / (time.perf_counter() - start)
+
+
+def cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+async def measure(name: str, gateway: int, provider: int, key: str, pid: int, options: Any) -> None:
+    process, ask = psutil.Process(pid), request_for(key, False)
+    direct = await p50(provider, ask)
+    await load(gateway, ask, options.concurrency, 1.0)
+    through = await p50(gateway, ask)
+    before = cpu(process)
+    rate = await load(gateway, ask, options.concurrency, options.seconds)
+    spent = (cpu(process) - before) / (rate * options.seconds) * 1e6
+    print(
+        f"{name:8} {rate:6.0f} requests/s at {options.concurrency}   {spent:4.0f} µs CPU a request   "
+        f"added p50 {through - direct:5.2f} ms",
+        flush=True,
+    )
+    stream = request_for(key, True)
+    before = cpu(process)
+    rate = await load(gateway, stream, 50, options.seconds)
+    per_chunk = (cpu(process) - before) / (rate * options.seconds * CHUNKS) * 1e6
+    clients = [await connect(gateway) for _ in range(500)]
+    asking = [asyncio.create_task(client.ask(stream)) for client in clients]
+    most = 0
+    while not all(task.done() for task in asking):
+        most = max(most, process.memory_info().rss)
+        await asyncio.sleep(0.05)
+    print(
+        f"{name:8} {rate * CHUNKS:6.0f} chunks/s in 50 streams   {per_chunk:4.0f} µs CPU a chunk, calls included   "
+        f"{most / 2**20:.0f} MiB with 500 streams",
+        flush=True,
+    )
+
+
+def main() -> None:
+    from backstay.kernel.embedded import EmbeddedPostgres
+    from backstay.kernel.migrate import Migrations
+    from backstay.kernel.roles import bootstrap
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--durability", choices=["strict", "relaxed", "both"], default="both")
+    options = parser.parse_args()
+    memory = psutil.virtual_memory().total / 2**30
+    print(f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}")
+    modes = ["strict", "relaxed"] if options.durability == "both" else [options.durability]
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder)) as database:
+        asyncio.run(bootstrap(database.url))
+        Migrations(database.url).up()
+        ports = context.Queue()
+        provider = context.Process(target=provide, args=(ports,), daemon=True)
+        provider.start()
+        provider_port = ports.get(timeout=30)
+        try:
+            for mode in modes:
+                settings = {
+                    "database_url": database.url,
+                    "master_key": "benchmark-" + "0123456789" * 4,
+                    "data_dir": folder,
+                    "durability": mode,
+                    "openai_base_url": f"http://127.0.0.1:{provider_port}/v1",
+                }
+                gateway = context.Process(target=serve, args=(ports, settings), daemon=True)
+                gateway.start()
+                try:
+                    port, key = ports.get(timeout=60)
+                    uvloop.run(measure(mode, port, provider_port, key, gateway.pid or 0, options))
+                finally:
+                    gateway.terminate()
+                    gateway.join()
+        finally:
+            provider.terminate()
+            provider.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The HTTP API: one FastAPI application made of every room's router.
+
+Imported late and only by processes that serve: the web framework takes a good part of a start.
+"""
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from . import __version__
+from .agents import http as agents_http
+from .audit import http as audit_http
+from .auth import http as auth_http
+from .content import http as content_http
+from .events import http as events_http
+from .gateway import http as gateway_http
+from .jobs import http as jobs_http
+from .kernel import http, probes_http
+from .kernel.errors import ConfigurationError
+from .streams import http as streams_http
+from .workflows import http as workflows_http
+
+if TYPE_CHECKING:
+    from .app import App
+
+_ROOMS = (
+    probes_http,
+    auth_http,
+    audit_http,
+    events_http,
+    streams_http,
+    gateway_http,
+    jobs_http,
+    workflows_http,
+    content_http,
+    agents_http,
+)
+
+
+def build(app: "App") -> FastAPI:
+    """The API of `app`.
+
+    Raises:
+        ConfigurationError: a route declares no permission.
+    """
+    api = FastAPIOffline(
+        title="Backstay",
+        version=__version__,
+        summary="The backend AI agents stand on.",
+        redoc_url=None,
+        docs_url=http.DOCS,
+    )
+    api.state.backstay = app
+    http.install(api)
+    for room in _ROOMS:
+        api.include_router(room.router.routes)
+    undeclared = http.undeclared(api)
+    if undeclared:
+        raise ConfigurationError(f"these routes declare no permission: {', '.join(undeclared)}")
+    return api

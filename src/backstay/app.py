@@ -1,0 +1,210 @@
+"""The composition root: an App builds every room, mounts every router, and starts and stops what runs.
+
+A request goes: RequestBoundary (id, size limit) → `/v1` straight into the gateway's own ASGI front, everything else
+through FastAPI → a room's `http` → its `service` → one transaction.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+from uuid import UUID
+
+from .agents import Agents
+from .audit import Audit
+from .auth import Auth, IssuedKey
+from .content import Content
+from .events import Events
+from .gateway import Gateway
+from .gateway.front import GatewayFront
+from .jobs import Jobs
+from .kernel import telemetry
+from .kernel.clock import Clock, SystemClock
+from .kernel.crypto import Vault
+from .kernel.db import Database, Tx
+from .kernel.embedded import EmbeddedPostgres
+from .kernel.errors import ConfigurationError
+from .kernel.idempotency import prune
+from .kernel.migrate import Migrations
+from .kernel.roles import bootstrap, verify
+from .kernel.settings import Settings
+from .streams import Streams
+from .workflows import Workflows
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_GATEWAY_PATHS = ("/v1/",)
+_PRUNE_EVERY = 600.0  # seconds
+_log = telemetry.log("app")
+
+
+class App:
+    """One Backstay: services as attributes, an ASGI application, and a lifespan for your own FastAPI.
+
+    Use it as `async with App.from_env() as app`, or mount it: `FastAPI(lifespan=app.lifespan)` and
+    `api.mount("/ai", app)`.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, clock: Clock | None = None) -> None:
+        self.settings = settings or Settings.load()
+        self.clock = clock or SystemClock()
+        self.vault = Vault.of(self.settings)
+        self.stopping = False
+        self._embedded = None if self.settings.database_url else EmbeddedPostgres(self.settings.data_dir)
+        self._default_tenant: UUID | None = None
+        self._first_key: IssuedKey | None = None
+        self._loops: list[asyncio.Task[None]] = []
+
+        self.db = Database(self.settings.database_url, self.settings)
+        self.audit = Audit(self.db, self.clock, self.vault)
+        self.auth = Auth(self.db, self.clock, self.vault, self.audit)
+        self.events = Events(self.db, self.clock)
+        self.streams = Streams(self.db, self.clock, self.settings)
+        self.jobs = Jobs(self.db, self.clock, self.settings)
+        self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.settings)
+        self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
+        self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
+        self.agents = Agents(
+            self.db, self.clock, self.content, self.gateway, self.workflows, self.streams, self.audit, self.events
+        )
+
+        self.job = self.jobs.job
+        self.workflow = self.workflows.workflow
+        self.collection = self.content.collection
+        self._gateway_front = GatewayFront(self.gateway, self.auth.authenticate)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """An App with the settings of the environment and `backstay.toml`."""
+        return cls(Settings.load())
+
+    @cached_property
+    def api(self) -> "FastAPI":
+        """The FastAPI application behind everything but `/v1`; made when first asked for (workers never do)."""
+        from .api import build
+
+        return build(self)
+
+    @cached_property
+    def _asgi(self) -> "ASGIApp":
+        from .kernel.http import RequestBoundary
+
+        return RequestBoundary(self._route, self.settings.max_body_bytes)
+
+    @property
+    def default_tenant(self) -> UUID:
+        """The tenant that a single-tenant installation uses. Known once the App has started."""
+        if self._default_tenant is None:
+            raise ConfigurationError("the App has not started: use `async with app` or `app.lifespan`")
+        return self._default_tenant
+
+    @property
+    def first_key(self) -> IssuedKey | None:
+        """The admin key that this start has made, to be shown once; None when one stood already."""
+        return self._first_key
+
+    def transaction(
+        self, tenant: UUID | None = None, *, using: object | None = None
+    ) -> AbstractAsyncContextManager[Tx]:
+        """A transaction for your rows and ours: both commit when the block ends well, or neither.
+
+        `tenant` defaults to the default tenant. `using` takes your own open psycopg `AsyncConnection`, SQLAlchemy
+        `AsyncSession` or `AsyncConnection`; then you commit.
+        """
+        fenced = tenant or self.default_tenant
+        return self.db.tenant_tx(fenced) if using is None else self.db.adopt(using, fenced)
+
+    async def start(self, *, migrate: bool | None = None, on_progress: Callable[[str], None] = lambda _: None) -> None:
+        """Brings the database up and opens everything. `on_progress` gets a line for each finished stage.
+
+        `migrate`: apply missing migrations; by default only on the embedded database.
+
+        Raises:
+            ConfigurationError: what is wrong with database, schema, roles or settings, and the mend.
+        """
+        url = await self._database(on_progress)
+        await self._schema(url, self._embedded is not None if migrate is None else migrate, on_progress)
+        await self.db.open(url)
+        self._default_tenant = (await self.auth.ensure_default_tenant()).id
+        await self.gateway.start()
+        self._loops = [asyncio.create_task(self._prune(), name="prune")]
+
+    async def ensure_admin(self) -> IssuedKey | None:
+        """The first admin key, made now or preset by BACKSTAY_ADMIN_KEY; None when it stands already."""
+        preset = self.settings.admin_key.get_secret_value() if self.settings.admin_key else None
+        self._first_key = await self.auth.ensure_admin(self.default_tenant, preset)
+        return self._first_key
+
+    async def stop(self) -> None:
+        """Ends loops, settles what is in flight, closes connections, and lets go of the embedded database."""
+        self.stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.gateway.stop()
+        await self.db.close()
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.stop)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncIterator[None]:
+        """For `FastAPI(lifespan=app.lifespan)`."""
+        async with self:
+            yield
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        await self._asgi(scope, receive, send)
+
+    async def schema_version(self) -> str:
+        """The newest migration the database has; asking proves that it is reachable."""
+        async with self.db.system_tx() as tx:
+            row = await (await tx.execute("select version_num from backstay.migration")).fetchone()
+        return str(row[0]) if row else "none"
+
+    async def _route(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        to_gateway = scope["type"] == "http" and path.startswith(_GATEWAY_PATHS)
+        await (self._gateway_front if to_gateway else self.api)(scope, receive, send)
+
+    async def _database(self, on_progress: Callable[[str], None]) -> str:
+        if self._embedded is None:
+            return str(self.settings.database_url)
+        url = await asyncio.to_thread(self._embedded.start)
+        on_progress(f"database    embedded Postgres in {self._embedded.home}")
+        return url
+
+    async def _schema(self, url: str, migrate: bool, on_progress: Callable[[str], None]) -> None:
+        migrations = Migrations(url)
+        if migrate:
+            await bootstrap(url)
+        pending = await asyncio.to_thread(migrations.pending)
+        if pending and not migrate:
+            raise ConfigurationError(
+                f"the database lacks {len(pending)} migrations ({pending[0].name} first): run `backstay migrate up`"
+            )
+        if pending:
+            await asyncio.to_thread(migrations.up)
+            on_progress(f"migrations  {len(pending)} applied")
+        elif migrate:
+            on_progress("migrations  nothing to do")
+        await verify(url)
+
+    async def _prune(self) -> None:
+        while True:
+            await asyncio.sleep(_PRUNE_EVERY)
+            async with self.db.system_tx() as tx:
+                await prune(tx, self.clock.now())

@@ -1,0 +1,164 @@
+"""`backstay content`: ingest a folder, search, see the coverage. For the default tenant."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..audit import Audit
+from ..auth import Auth
+from ..events import Events
+from ..gateway import Gateway
+from ..jobs import Jobs
+from ..kernel.clock import SystemClock
+from ..kernel.crypto import Vault
+from ..kernel.db import Database
+from ..kernel.embedded import EmbeddedPostgres
+from ..kernel.errors import ConfigurationError
+from ..kernel.principal import Principal
+from ..kernel.settings import Settings
+from .models import DEV_EMBEDDER, Coverage, Definition, SearchAnswer
+from .service import MAX_BATCH, Content
+
+commands = typer.Typer(help="Ingest and search documents.", no_args_is_help=True)
+out = Console(highlight=False, soft_wrap=True)
+SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
+_MAX_BYTES = 8 * 1024 * 1024
+_AT_ONCE = min(100, MAX_BATCH)
+
+Collection = Annotated[str, typer.Option(help="The collection.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@commands.command()
+def ingest(
+    folder: Annotated[Path, typer.Argument(help="Markdown and text files below it become documents.")],
+    collection: Collection = "docs",
+    embedder: Annotated[
+        str, typer.Option(help="provider:model of a new collection, or `none` for text search only.")
+    ] = DEV_EMBEDDER,
+) -> None:
+    """Put every Markdown and text file below FOLDER into a collection. Workers embed them afterwards.
+
+    A document's id is the file's path in FOLDER. Files that did not change cost nothing.
+    """
+    files = _files(folder)
+    definition = Definition(embedder=None if embedder == "none" else embedder)
+    changed, coverage = asyncio.run(_ingest(folder, files, collection, definition))
+    out.print(f"{len(files)} documents read, {changed} changed; {coverage.chunks} chunks, {coverage.pending} to embed")
+
+
+@commands.command()
+def search(
+    query: Annotated[str, typer.Argument(help="Words, or a question.")],
+    collection: Collection = "docs",
+    mode: Annotated[str, typer.Option(help="auto, text, semantic or hybrid.")] = "auto",
+    k: Annotated[int, typer.Option("-k", help="Hits wanted.", min=1, max=200)] = 5,
+    json: Json = False,
+) -> None:
+    """Search a collection."""
+    answer = asyncio.run(_search(query, collection, mode, k))
+    if json:
+        typer.echo(orjson.dumps(asdict(answer), option=orjson.OPT_INDENT_2))
+        return
+    out.print(f"[dim]mode {answer.mode}{', ' if answer.flags else ''}{', '.join(answer.flags)}[/dim]")
+    for place, hit in enumerate(answer.hits, start=1):
+        where = " > ".join(hit.heading)
+        out.print(f"\n{place}. [bold]{escape(hit.id)}[/bold]  {hit.score:.3f}  [dim]{escape(where)}[/dim]")
+        out.print(escape(" ".join(hit.text.split())[:300]))
+
+
+@commands.command()
+def coverage(collection: Collection = "docs", json: Json = False) -> None:
+    """Show how much of a collection has vectors."""
+    found = asyncio.run(_coverage(collection))
+    if json:
+        typer.echo(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2))
+        return
+    table = Table(*asdict(found), box=None, pad_edge=False)
+    table.add_row(*(f"{value:.1f} s" if name == "lag" else str(value) for name, value in asdict(found).items()))
+    out.print(table)
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ConfigurationError(f"{folder} has no documents: {', '.join(sorted(SUFFIXES))} files are read")
+    return files
+
+
+def _documents(folder: Path, files: list[Path]) -> Iterator[tuple[str, dict[str, str]]]:
+    for path in files:
+        if path.stat().st_size > _MAX_BYTES:
+            out.print(f"[yellow]left out[/yellow] {escape(str(path))}: larger than {_MAX_BYTES >> 20} MB")
+            continue
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            out.print(f"[yellow]left out[/yellow] {escape(str(path))}: not UTF-8 text")
+            continue
+        yield path.relative_to(folder).as_posix(), {"text": text.replace("\0", "")}
+
+
+async def _ingest(folder: Path, files: list[Path], collection: str, definition: Definition) -> tuple[int, Coverage]:
+    bar = (TextColumn("ingesting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    async with _content() as (content, by):
+        standing = {one.name: one for one in await content.collections(by, limit=10_000)}.get(collection)
+        if standing is None:
+            await content.declare(by, collection, definition)
+        changed, batch = 0, []
+        with Progress(*bar, console=out, transient=True) as progress:
+            line = progress.add_task("ingesting", total=len(files))
+            for document in _documents(folder, files):
+                batch.append(document)
+                if len(batch) == _AT_ONCE:
+                    changed += sum(put.changed for put in await content.put_many(by, collection, batch))
+                    progress.advance(line, len(batch))
+                    batch = []
+            changed += sum(put.changed for put in await content.put_many(by, collection, batch))
+            progress.advance(line, len(batch))
+        return changed, await content.coverage(by, collection)
+
+
+async def _search(query: str, collection: str, mode: str, k: int) -> SearchAnswer:
+    async with _content() as (content, by):
+        return await content.search(by, collection, query, mode=mode, k=k)
+
+
+async def _coverage(collection: str) -> Coverage:
+    async with _content() as (content, by):
+        return await content.coverage(by, collection)
+
+
+@asynccontextmanager
+async def _content() -> AsyncIterator[tuple[Content, Principal]]:
+    """Content of the default tenant, without workers."""
+    settings, clock = Settings.load(), SystemClock()
+    vault = Vault.of(settings)
+    async with AsyncExitStack() as stack:
+        url = settings.database_url
+        if url is None:
+            embedded = EmbeddedPostgres(settings.data_dir)
+            url = await asyncio.to_thread(embedded.start)
+            stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        db = Database(url, settings)
+        await db.open()
+        stack.push_async_callback(db.close)
+        audit, events = Audit(db, clock, vault), Events(db, clock)
+        gateway = Gateway(db, clock, vault, audit, settings)
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()
+        content = Content(db, clock, Jobs(db, clock, settings), gateway, audit, events)
+        yield content, Principal.system(tenant.id, "command line")

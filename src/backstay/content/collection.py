@@ -1,0 +1,142 @@
+"""A collection as user code holds it: its name, how its documents are read, and the verbs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+
+from ..kernel.db import Tx
+from ..kernel.errors import FieldError, Invalid
+from ..kernel.principal import Principal
+from .models import Coverage, Definition, Document, DocumentInvalid, Mode, Put, SearchAnswer
+
+if TYPE_CHECKING:
+    from .service import Content
+
+Body = BaseModel | Mapping[str, Any]
+ModeName = Literal["auto", "text", "semantic", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What Python code says about a collection. `embed` makes the searched text of a body."""
+
+    definition: Definition
+    model: type[BaseModel] | None = None
+    embed: Callable[[Any], str] | None = None
+
+    def read(self, body: Body) -> tuple[dict[str, Any], str | None]:
+        """The body as JSON and, when a function makes it, the searched text.
+
+        Raises:
+            DocumentInvalid: the body does not fit the model.
+        """
+        given: Any = body
+        if self.model is not None and not isinstance(body, self.model):
+            plain = body.model_dump() if isinstance(body, BaseModel) else dict(body)
+            try:
+                given = self.model.model_validate(plain)
+            except ValidationError as error:
+                raise _wrong(error) from None
+        text = self.embed(given) if self.embed is not None else None
+        return as_json(given), text
+
+
+def as_json(body: Body) -> dict[str, Any]:
+    return body.model_dump(mode="json") if isinstance(body, BaseModel) else dict(body)
+
+
+class Collection:
+    """Documents of one kind. Each verb acts for `by`, or for `tenant`, or for the tenant of `tx`."""
+
+    def __init__(self, content: "Content", name: str) -> None:
+        self._content, self.name = content, name
+
+    async def put(
+        self, id: str, body: Body, *, by: Principal | None = None, tenant: UUID | None = None, tx: Tx | None = None
+    ) -> Put:
+        """Writes a document, new or changed; it is found as text from the commit on, and by its vector soon after.
+
+        Chunks whose text did not change keep their vectors. Nothing is written when the same body stands already.
+        The embedder is never waited for. Joins `tx` when given: nothing happens unless it commits.
+
+        Raises:
+            DocumentInvalid: the id or the body cannot be stored, or does not fit the model (422).
+        """
+        return (await self.put_many([(id, body)], by=by, tenant=tenant, tx=tx))[0]
+
+    async def put_many(
+        self,
+        documents: Sequence[tuple[str, Body]],
+        *,
+        by: Principal | None = None,
+        tenant: UUID | None = None,
+        tx: Tx | None = None,
+    ) -> list[Put]:
+        """As `put` for many documents at once, all or none. Ids must differ; answers stand in the same order."""
+        return await self._content.put_many(self._by(by, tenant, tx), self.name, documents, tx=tx)
+
+    async def get(
+        self, id: str, *, by: Principal | None = None, tenant: UUID | None = None, tx: Tx | None = None
+    ) -> Document:
+        """One document.
+
+        Raises:
+            DocumentNotFound: there is none of that id (404).
+        """
+        return await self._content.get(self._by(by, tenant, tx), self.name, id, tx=tx)
+
+    async def delete(
+        self, id: str, *, by: Principal | None = None, tenant: UUID | None = None, tx: Tx | None = None
+    ) -> bool:
+        """Deletes a document with its chunks and vectors. False when there was none."""
+        return await self._content.delete(self._by(by, tenant, tx), self.name, id, tx=tx)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        mode: ModeName | Mode = "auto",
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        per_document: int | None = None,
+        by: Principal | None = None,
+        tenant: UUID | None = None,
+    ) -> SearchAnswer:
+        """The `k` best chunks for `query`, best first. Committed documents only: the query's vector is an outside call.
+
+        Args:
+            mode: `text` (BM25), `semantic` (vectors), `hybrid` (both), or `auto`: hybrid when vectors stand and the
+                embedder answers, else text.
+            where: fields that a document's body must have, with these values.
+            per_document: at most this many chunks of one document.
+
+        Raises:
+            CollectionNotFound: the tenant has no such collection (404).
+            NoEmbedder: vectors are demanded of a collection without an embedder (409).
+        """
+        return await self._content.search(
+            self._by(by, tenant, None), self.name, query, mode=mode, k=k, where=where, per_document=per_document
+        )
+
+    async def coverage(self, tenant: UUID | None = None, *, by: Principal | None = None) -> Coverage:
+        """How much of the collection has vectors, and for how long the oldest chunk has waited for its own."""
+        return await self._content.coverage(self._by(by, tenant, None), self.name)
+
+    def _by(self, by: Principal | None, tenant: UUID | None, tx: Tx | None) -> Principal:
+        if by is not None:
+            return by
+        owner = tenant or (tx.tenant if tx is not None else None)
+        if owner is None:
+            raise Invalid(f"say for whom: collection {self.name} needs by=, tenant= or a tenant's tx=")
+        return Principal.system(owner, f"collection:{self.name}")
+
+
+def _wrong(error: ValidationError) -> DocumentInvalid:
+    fields = [
+        FieldError(".".join(map(str, item["loc"])) or "body", item["msg"])
+        for item in error.errors(include_input=False, include_url=False)
+    ]
+    return DocumentInvalid(f"the body does not fit: {fields[0].field}: {fields[0].message}", errors=fields)

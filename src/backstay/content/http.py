@@ -1,0 +1,260 @@
+"""Collections, documents and search over HTTP."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..gateway import BudgetExceeded, ModelNotFound, PriceUnknown, ProviderFailed, ProviderRefused, ProviderTimeout
+from ..kernel.db import Tx
+from ..kernel.http import Caller, Page, PageRequest, Router, service
+from .models import (
+    NAME,
+    CollectionDiffers,
+    CollectionNeedsCode,
+    CollectionNotFound,
+    Coverage,
+    Definition,
+    Document,
+    DocumentInvalid,
+    DocumentNotFound,
+    EmbedderSilent,
+    Hit,
+    Mode,
+    NoEmbedder,
+    SearchAnswer,
+    Standing,
+)
+from .models import Put as PutAnswer
+from .service import MAX_BATCH, Content
+
+router = Router("/api/collections", tag="content")
+Service = Annotated[Content, service("content")]
+Name = Annotated[str, Path(pattern=NAME, description="The collection.")]
+Id = Annotated[str, Path(min_length=1, max_length=500, description="The document; its id may contain slashes.")]
+
+
+class CollectionView(BaseModel):
+    """A collection and how its documents are read, cut and embedded."""
+
+    name: str
+    definition: Definition
+    by_code: bool = Field(description="A Python function makes the searched text: only its program may write.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, standing: Standing) -> "CollectionView":
+        return cls.model_validate(standing, from_attributes=True)
+
+
+class NewDocument(BaseModel):
+    """A document of a batch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(min_length=1, max_length=500)
+    body: dict[str, Any]
+
+
+class Batch(BaseModel):
+    """Documents that are written together, all or none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    documents: list[NewDocument] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class PutView(BaseModel):
+    """What became of a document. `changed` is false when the same body stood already."""
+
+    id: str
+    rev: int
+    created: bool
+    changed: bool
+
+    @classmethod
+    def of(cls, put: PutAnswer) -> "PutView":
+        return cls.model_validate(put, from_attributes=True)
+
+
+class BatchView(BaseModel):
+    documents: list[PutView]
+
+
+class DocumentView(BaseModel):
+    """A document as it stands."""
+
+    id: str
+    rev: int
+    body: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, document: Document) -> "DocumentView":
+        return cls.model_validate(document, from_attributes=True)
+
+
+class DeletedView(BaseModel):
+    id: str
+    deleted: bool = Field(description="False when there was no such document.")
+
+
+class Query(BaseModel):
+    """What to look for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: str = Field(min_length=1, max_length=20_000, pattern=r"\S", description="Words, or a question.")
+    mode: Mode = Field(Mode.AUTO, description="`auto`: hybrid when vectors stand and the embedder answers, else text.")
+    k: int = Field(10, ge=1, le=200, description="Hits wanted.")
+    where: dict[str, Any] | None = Field(
+        None, description="Fields that a document's body must have, with their values."
+    )
+    per_document: int | None = Field(None, ge=1, le=200, description="At most this many chunks of one document.")
+
+
+class HitView(BaseModel):
+    """A chunk that was found, with its document."""
+
+    id: str
+    chunk: UUID
+    text: str
+    heading: list[str] = Field(description="The headings it stands under, outermost first.")
+    score: float = Field(description="Comparable within this answer only.")
+    scores: dict[str, float] = Field(description="`text` is BM25, `vector` is cosine similarity.")
+    body: dict[str, Any]
+
+    @classmethod
+    def of(cls, hit: Hit) -> "HitView":
+        return cls.model_validate(hit, from_attributes=True)
+
+
+class AnswerView(BaseModel):
+    """Hits, best first."""
+
+    hits: list[HitView]
+    mode: str = Field(description="What was searched: text, semantic, hybrid, or dev-hash (test vectors).")
+    flags: list[str] = Field(description="Any of text_only, stale, short, dev_hash.")
+
+    @classmethod
+    def of(cls, answer: SearchAnswer) -> "AnswerView":
+        return cls(hits=[HitView.of(hit) for hit in answer.hits], mode=answer.mode, flags=list(answer.flags))
+
+
+class CoverageView(BaseModel):
+    """How much of a collection has vectors."""
+
+    documents: int
+    chunks: int
+    embedded: int
+    pending: int
+    parked: int = Field(description="Chunks that the embedder refused.")
+    lag: float = Field(description="Seconds that the oldest waiting chunk has waited.")
+
+    @classmethod
+    def of(cls, coverage: Coverage) -> "CoverageView":
+        return cls.model_validate(coverage, from_attributes=True)
+
+
+class RetriedView(BaseModel):
+    chunks: int
+
+
+@router.get("", permission="content:read")
+async def index(by: Caller, page: PageRequest, content: Service) -> Page[CollectionView]:
+    """Collections of the tenant, by name."""
+    after = str(page.after[0]) if page.after else None
+    found = await content.collections(by, after, page.limit + 1)
+    return Page.of([CollectionView.of(standing) for standing in found], page, lambda view: [view.name])
+
+
+@router.get("/{name}", permission="content:read", errors=[CollectionNotFound])
+async def show(name: Name, by: Caller, content: Service) -> CollectionView:
+    """One collection."""
+    return CollectionView.of(await content.find(by, name))
+
+
+@router.put("/{name}", permission="content:write", errors=[CollectionDiffers])
+async def declare(name: Name, body: Definition, by: Caller, tx: Tx, content: Service) -> CollectionView:
+    """Make a collection. The same definition again changes nothing; another one is taken while there are no documents."""
+    standing, _ = await content.declare(by, name, body, tx=tx)
+    return CollectionView.of(standing)
+
+
+@router.get("/{name}/documents", permission="content:read", errors=[CollectionNotFound])
+async def documents(name: Name, by: Caller, page: PageRequest, content: Service) -> Page[DocumentView]:
+    """Documents by id."""
+    after = str(page.after[0]) if page.after else None
+    found = await content.documents(by, name, after, page.limit + 1)
+    return Page.of([DocumentView.of(document) for document in found], page, lambda view: [view.id])
+
+
+@router.post(
+    "/{name}/documents",
+    permission="content:write",
+    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, DocumentInvalid],
+)
+async def put_many(name: Name, body: Batch, by: Caller, tx: Tx, content: Service) -> BatchView:
+    """Write up to 1,000 documents, all or none. They are found as text at once and by their vectors soon after."""
+    puts = await content.put_many(by, name, [(document.id, document.body) for document in body.documents], tx=tx)
+    return BatchView(documents=[PutView.of(put) for put in puts])
+
+
+@router.put(
+    "/{name}/documents/{id:path}",
+    permission="content:write",
+    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, DocumentInvalid],
+)
+async def put(name: Name, id: Id, body: dict[str, Any], by: Caller, tx: Tx, content: Service) -> PutView:
+    """Write one document; the request's body is the document's. Nothing is written when the same stands already."""
+    return PutView.of((await content.put_many(by, name, [(id, body)], tx=tx))[0])
+
+
+@router.get("/{name}/documents/{id:path}", permission="content:read", errors=[DocumentNotFound])
+async def get(name: Name, id: Id, by: Caller, content: Service) -> DocumentView:
+    """One document."""
+    return DocumentView.of(await content.get(by, name, id))
+
+
+@router.delete("/{name}/documents/{id:path}", permission="content:write", errors=[CollectionNotFound])
+async def delete(name: Name, id: Id, by: Caller, tx: Tx, content: Service) -> DeletedView:
+    """Delete a document with its chunks and vectors."""
+    return DeletedView(id=id, deleted=await content.delete(by, name, id, tx=tx))
+
+
+@router.post(
+    "/{name}/search",
+    permission="content:read",
+    errors=[
+        CollectionNotFound,
+        NoEmbedder,
+        EmbedderSilent,
+        BudgetExceeded,
+        ModelNotFound,
+        PriceUnknown,
+        ProviderRefused,
+        ProviderFailed,
+        ProviderTimeout,
+    ],
+)
+async def search(name: Name, body: Query, by: Caller, content: Service) -> AnswerView:
+    """Find chunks by text, by meaning, or by both."""
+    answer = await content.search(
+        by, name, body.query, mode=body.mode, k=body.k, where=body.where, per_document=body.per_document
+    )
+    return AnswerView.of(answer)
+
+
+@router.get("/{name}/coverage", permission="content:read", errors=[CollectionNotFound])
+async def coverage(name: Name, by: Caller, content: Service) -> CoverageView:
+    """How many chunks have their vectors, how many wait, and for how long."""
+    return CoverageView.of(await content.coverage(by, name))
+
+
+@router.post("/{name}/retry-parked", permission="content:write", errors=[CollectionNotFound, NoEmbedder])
+async def retry_parked(name: Name, by: Caller, tx: Tx, content: Service) -> RetriedView:
+    """Try the chunks again that the embedder refused."""
+    return RetriedView(chunks=await content.retry_parked(by, name, tx=tx))

@@ -1,0 +1,302 @@
+"""What content speaks about: collections, documents, chunks, spaces, searches. No I/O."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ..kernel.errors import Conflict, Invalid, NotFound, TimedOut
+from .chunker import Chunker
+
+NAME = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}$"
+DEV_EMBEDDER = "sim:dev-hash"
+FEATURE_EMBED, FEATURE_SEARCH = "content.embed", "content.search"
+
+
+class CollectionNotFound(NotFound):
+    code, title = "collection_not_found", "Collection not found"
+
+
+class DocumentNotFound(NotFound):
+    code, title = "document_not_found", "Document not found"
+
+
+class CollectionDiffers(Conflict):
+    """A collection of that name stands with another definition, and has documents."""
+
+    code, title = "collection_differs", "The collection is defined otherwise"
+
+
+class CollectionNeedsCode(Conflict):
+    """The searched text is made by a Python function that this process does not have."""
+
+    code, title = "collection_needs_code", "The collection is written by its own program"
+
+
+class DocumentInvalid(Invalid):
+    code, title = "document_invalid", "The document cannot be stored"
+
+
+class NoEmbedder(Conflict):
+    """The collection has no embedder, so it can be searched as text only."""
+
+    code, title = "no_embedder", "The collection has no embedder"
+
+
+class EmbedderSilent(TimedOut):
+    """The query's vector took too long."""
+
+    code, title = "embedder_silent", "The embedder took too long"
+
+
+def valid_name(name: str) -> str:
+    """The name of a collection.
+
+    Raises:
+        Invalid: it is no such name (422).
+    """
+    if not re.fullmatch(NAME, name):
+        raise Invalid(f"a collection's name has 1 to 100 letters, digits, dots, dashes or underscores, not {name!r}")
+    return name
+
+
+class Format(StrEnum):
+    """How documents are cut: by Markdown structure, or by paragraphs alone."""
+
+    MARKDOWN = "markdown"
+    PLAIN = "plain"
+
+
+class Mode(StrEnum):
+    """What is searched. `auto`: hybrid when vectors stand and the embedder answers, else text."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    SEMANTIC = "semantic"
+    HYBRID = "hybrid"
+
+
+class Definition(BaseModel):
+    """How a collection's documents are read, cut and embedded."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    embedder: str | None = Field(
+        DEV_EMBEDDER,
+        min_length=3,
+        max_length=300,
+        description="`provider:model` of the embedder; null for text search only. `sim:dev-hash` is for tests.",
+    )
+    fields: tuple[str, ...] = Field(
+        (), max_length=50, description="Fields of the body that are searched, in order; empty: every text in it."
+    )
+    format: Format = Format.MARKDOWN
+    chunk_size: int = Field(1600, ge=100, le=8000, description="Characters a chunk has at most.")
+    overlap: int = Field(200, ge=0, le=4000, description="Characters a chunk repeats from the one before at most.")
+
+    @field_validator("fields")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name or len(name) > 200 or "\0" in name for name in names):
+            raise ValueError("a field's name has 1 to 200 characters, none of them NUL")
+        return names
+
+    @field_validator("embedder")
+    @classmethod
+    def _provider(cls, model: str | None) -> str | None:
+        if model is not None and ("\0" in model or not all(model.partition(":")[::2])):
+            raise ValueError("write the embedder as provider:model, such as openai:text-embedding-3-small")
+        return model
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> "Definition":
+        if self.overlap > self.chunk_size // 2:
+            raise ValueError("overlap may be half of chunk_size at most")
+        return self
+
+    @property
+    def chunker(self) -> Chunker:
+        return Chunker(self.chunk_size, self.overlap, self.format is Format.MARKDOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A tenant's collection as it stands, with its space (if it has an embedder) and its BM25 totals without deltas."""
+
+    name: str
+    definition: Definition
+    by_code: bool
+    pivot: float
+    chunks: int
+    length: int
+    created_at: datetime
+    space: "Space | None"
+
+    @classmethod
+    def of(cls, **row: Any) -> "Standing":
+        space = None
+        if row["space_id"] is not None:
+            space = Space(row["space_id"], row["model"], row["dimensions"], row["indexed_at"])
+        definition = Definition(
+            embedder=row["model"],
+            fields=tuple(row["fields"]),
+            format=Format(row["format"]),
+            chunk_size=row["chunk_size"],
+            overlap=row["overlap"],
+        )
+        return cls(
+            row["name"],
+            definition,
+            row["by_code"],
+            row["pivot"],
+            row["chunks"],
+            row["length"],
+            row["created_at"],
+            space,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One model's vectors. `dimensions` is None until the model has answered once; then the table stands."""
+
+    id: int
+    model: str
+    dimensions: int | None
+    indexed_at: datetime | None
+
+    @property
+    def is_dev(self) -> bool:
+        """Whether its vectors come from the hashing embedder for tests, which knows no meanings."""
+        return self.model.partition("?")[0] == DEV_EMBEDDER
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it stands. `rev` starts at 1 and rises with every change."""
+
+    id: str
+    rev: int
+    body: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What a put did. `changed` is False when the same body stood already: nothing was written then."""
+
+    id: str
+    rev: int
+    created: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk to be written."""
+
+    id: UUID
+    content_id: str
+    ord: int
+    heading: tuple[str, ...]
+    text: str
+    text_hash: bytes
+    length: int
+    tokens: int
+    bm: str
+
+
+@dataclass(frozen=True, slots=True)
+class OldChunk:
+    """A chunk that stands, with what is needed to compare it and to take it out of the statistics."""
+
+    id: UUID
+    content_id: str
+    ord: int
+    text_hash: bytes
+    length: int
+    bm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A chunk that waits for its vector."""
+
+    chunk_id: UUID
+    text_hash: bytes
+    tokens: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chunk in one leg's list; `score` is the leg's own: BM25, or cosine similarity."""
+
+    chunk_id: UUID
+    content_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found.
+
+    Attributes:
+        id: the document's id.
+        chunk: the chunk's id.
+        text: the chunk's text.
+        heading: the headings it stands under, outermost first.
+        score: what the hits are ordered by; comparable within one answer only.
+        scores: each leg's own score: `text` is BM25, `vector` is cosine similarity.
+        body: the document's body.
+    """
+
+    id: str
+    chunk: UUID
+    text: str
+    heading: tuple[str, ...]
+    score: float
+    scores: dict[str, float]
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """Hits, best first, and how they were found.
+
+    Attributes:
+        mode: what was searched in the end: `text`, `semantic`, `hybrid`, or `dev-hash` where vectors of the hashing
+            embedder for tests were asked for, which are not semantic.
+        flags: `text_only` (vectors were not used though the collection has an embedder), `stale` (some chunks still
+            wait for their vector), `short` (fewer hits than asked for), `dev_hash`.
+    """
+
+    hits: list[Hit]
+    mode: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of a collection has vectors. `lag` is how long the oldest waiting chunk waits, in seconds."""
+
+    documents: int
+    chunks: int
+    embedded: int
+    pending: int
+    parked: int
+    lag: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """A collection's BM25 statistics: chunks, terms in them, and how many chunks have each term asked for."""
+
+    chunks: int
+    length: int
+    frequencies: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,430 @@
+-- name: collection
+-- A tenant's collection with its space.
+select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
+       c.space_id, s.model, s.dimensions, s.indexed_at
+from backstay.collection c left join backstay.space s on s.id = c.space_id
+where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text;
+
+-- name: collections
+-- A tenant's collections by name.
+select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
+       c.space_id, s.model, s.dimensions, s.indexed_at
+from backstay.collection c left join backstay.space s on s.id = c.space_id
+where c.tenant_id = %(tenant)s::uuid and (%(after)s::text is null or c.name > %(after)s::text)
+order by c.name limit %(limit)s::int;
+
+-- name: take_space
+-- The space of a definition, made when it is new.
+select backstay.take_space(%(collection)s::text, %(model)s::text, %(chunker)s::text, %(now)s::timestamptz);
+
+-- name: declare
+-- A collection, unless one of that name stands.
+insert into backstay.collection (
+    tenant_id, name, space_id, fields, by_code, format, chunk_size, overlap, pivot, created_at)
+values (
+    %(tenant)s::uuid, %(name)s::text, %(space)s::bigint, %(fields)s::text[], %(by_code)s::boolean, %(format)s::text,
+    %(chunk_size)s::int, %(overlap)s::int, %(pivot)s::real, %(now)s::timestamptz)
+on conflict (tenant_id, name) do nothing;
+
+-- name: redefine
+-- Another definition for a collection that has no documents.
+update backstay.collection c
+set space_id = %(space)s::bigint, fields = %(fields)s::text[], by_code = %(by_code)s::boolean,
+    format = %(format)s::text, chunk_size = %(chunk_size)s::int, overlap = %(overlap)s::int
+where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text
+  and not exists (
+    select from backstay.content d where d.tenant_id = c.tenant_id and d.collection = c.name);
+
+-- name: put
+-- Documents whose body is new or changed, locked from here on. `text_changed` compares what is searched; the old row is
+-- read again under the lock, so two writers of one document see each other.
+with given as (
+    select id, body, body_hash, text_hash
+    from unnest(%(ids)s::text[], %(bodies)s::jsonb[], %(body_hashes)s::bytea[], %(text_hashes)s::bytea[])
+        as g (id, body, body_hash, text_hash)
+), old as materialized (
+    select d.id, d.text_hash from backstay.content d
+    where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and d.id = any(%(ids)s::text[])
+    order by d.id for update
+)
+insert into backstay.content as d (tenant_id, collection, id, rev, body, body_hash, text_hash, created_at, updated_at)
+select %(tenant)s::uuid, %(collection)s::text, g.id, 1, g.body, g.body_hash, g.text_hash, %(now)s::timestamptz,
+       %(now)s::timestamptz
+from given g left join old on old.id = g.id
+order by g.id
+on conflict (tenant_id, collection, id) do update
+    set rev = d.rev + 1, body = excluded.body, body_hash = excluded.body_hash, text_hash = excluded.text_hash,
+        updated_at = excluded.updated_at, archived_at = null
+    where d.body_hash <> excluded.body_hash or d.archived_at is not null
+returning d.id, d.rev,
+    (select old.text_hash from old where old.id = d.id) is distinct from d.text_hash as text_changed;
+
+-- name: revisions
+-- The revision of each of these documents.
+select id, rev from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = any(%(ids)s::text[]);
+
+-- name: get
+-- One document.
+select id, rev, body, created_at, updated_at from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = %(id)s::text;
+
+-- name: documents
+-- Documents by id.
+select id, rev, body, created_at, updated_at from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text
+  and (%(after)s::text is null or id > %(after)s::text)
+order by id limit %(limit)s::int;
+
+-- name: lock_document
+-- Keeps everyone else from writing this document; its revision when it stands.
+select rev from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = %(id)s::text for update;
+
+-- name: delete
+-- A document; its chunks and what waits for them go with it.
+delete from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = %(id)s::text;
+
+-- name: old_chunks
+-- The chunks of these documents, locked in the order in which everyone locks them.
+select id, content_id, ord, text_hash, length, bm::text as bm from backstay.chunk
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and content_id = any(%(ids)s::text[])
+order by id for update;
+
+-- name: delete_chunks
+-- Chunks whose text is gone.
+delete from backstay.chunk where tenant_id = %(tenant)s::uuid and id = any(%(ids)s::uuid[]);
+
+-- name: move_chunks
+-- Chunks whose text stands, at another place in the document.
+update backstay.chunk c set ord = m.ord
+from unnest(%(ids)s::uuid[], %(ords)s::int[]) as m (id, ord)
+where c.tenant_id = %(tenant)s::uuid and c.id = m.id;
+
+-- name: add_chunks
+-- Chunks, searchable as text from the commit on. `headings` are JSON arrays, because unnest flattens SQL ones.
+insert into backstay.chunk (
+    tenant_id, id, collection, content_id, ord, heading, text, text_hash, length, tokens, pivot, bm)
+select %(tenant)s::uuid, id, %(collection)s::text, content_id, ord,
+       array(select jsonb_array_elements_text(heading)), text, text_hash, length, tokens, %(pivot)s::real,
+       bm::public.sparsevec
+from unnest(%(ids)s::uuid[], %(content_ids)s::text[], %(ords)s::int[], %(headings)s::jsonb[], %(texts)s::text[],
+            %(text_hashes)s::bytea[], %(lengths)s::int[], %(tokens)s::int[], %(bms)s::text[])
+    as g (id, content_id, ord, heading, text, text_hash, length, tokens, bm);
+
+-- name: add_pending
+-- Chunks that need a vector of this space.
+insert into backstay.embed_pending (tenant_id, space_id, chunk_id, text_hash, tokens, since)
+select %(tenant)s::uuid, %(space)s::bigint, id, text_hash, tokens, %(now)s::timestamptz
+from unnest(%(ids)s::uuid[], %(text_hashes)s::bytea[], %(tokens)s::int[]) as g (id, text_hash, tokens)
+on conflict (tenant_id, space_id, chunk_id) do nothing;
+
+-- name: add_delta
+-- What a write changed in the statistics.
+insert into backstay.bm_delta (tenant_id, collection, id, chunks, length, terms, counts)
+values (%(tenant)s::uuid, %(collection)s::text, %(id)s::uuid, %(chunks)s::bigint, %(length)s::bigint,
+        %(terms)s::int[], %(counts)s::int[]);
+
+-- name: totals
+-- Chunks and terms of a collection, deltas included.
+select c.chunks + coalesce(d.chunks, 0) as chunks, c.length + coalesce(d.length, 0) as length
+from backstay.collection c
+left join (select sum(chunks)::bigint as chunks, sum(length)::bigint as length from backstay.bm_delta
+           where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text) d on true
+where c.tenant_id = %(tenant)s::uuid and c.name = %(collection)s::text;
+
+-- name: frequencies
+-- In how many chunks each of these terms is, deltas included.
+select term, sum(chunks)::bigint as chunks
+from (
+    select term, chunks from backstay.bm_term
+    where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and term = any(%(terms)s::int[])
+    union all
+    select t.term, t.count from backstay.bm_delta d, unnest(d.terms, d.counts) as t (term, count)
+    where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and t.term = any(%(terms)s::int[])
+) found
+group by term;
+
+-- name: lock_folding
+-- One folder at a time per collection; the others wait.
+select pg_advisory_xact_lock(hashtextextended('bm:' || %(tenant)s::text || ':' || %(collection)s::text, 0));
+
+-- name: take_deltas
+-- Deltas, oldest first, taken out.
+delete from backstay.bm_delta
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id in (
+    select id from backstay.bm_delta
+    where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text order by id limit %(limit)s::int)
+returning chunks, length, terms, counts;
+
+-- name: fold_terms
+-- Adds changes to the document frequencies.
+insert into backstay.bm_term as b (tenant_id, collection, term, chunks)
+select %(tenant)s::uuid, %(collection)s::text, term, count
+from unnest(%(terms)s::int[], %(counts)s::bigint[]) as g (term, count) order by term
+on conflict (tenant_id, collection, term) do update set chunks = b.chunks + excluded.chunks;
+
+-- name: drop_terms
+-- Terms that no chunk has any more.
+delete from backstay.bm_term
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and term = any(%(terms)s::int[])
+  and chunks <= 0;
+
+-- name: fold_totals
+-- Adds changes to a collection's totals.
+update backstay.collection set chunks = chunks + %(chunks)s::bigint, length = length + %(length)s::bigint
+where tenant_id = %(tenant)s::uuid and name = %(collection)s::text;
+
+-- name: set_pivot
+-- The chunk length that weights are normalised by from now on.
+update backstay.collection set pivot = %(pivot)s::real
+where tenant_id = %(tenant)s::uuid and name = %(collection)s::text;
+
+-- name: outweighed
+-- Chunks whose weights were made with another pivot. Those that someone writes now are passed over: the writer may
+-- delete them, else the next round finds them.
+select id, heading, text from backstay.chunk
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text
+  and (pivot < %(pivot)s::real or pivot > %(pivot)s::real)
+order by id limit %(limit)s::int for update skip locked;
+
+-- name: weigh
+-- New weights for chunks.
+update backstay.chunk c set bm = g.bm::public.sparsevec, pivot = %(pivot)s::real
+from unnest(%(ids)s::uuid[], %(bms)s::text[]) as g (id, bm)
+where c.tenant_id = %(tenant)s::uuid and c.id = g.id;
+
+-- name: search_text
+-- The text leg: BM25 as an inner product, every chunk of the collection.
+select id as chunk_id, content_id, score
+from (
+    select c.id, c.content_id, -(c.bm operator(public.<#>) %(query)s::public.sparsevec) as score
+    from backstay.chunk c
+    where c.tenant_id = %(tenant)s::uuid and c.collection = %(collection)s::text
+    order by c.bm operator(public.<#>) %(query)s::public.sparsevec, c.id
+    limit %(limit)s::int
+) best
+where score > 0
+order by score desc, id;
+
+-- name: search_text_where
+-- The text leg over documents whose body has what `where` has.
+select id as chunk_id, content_id, score
+from (
+    select c.id, c.content_id, -(c.bm operator(public.<#>) %(query)s::public.sparsevec) as score
+    from backstay.chunk c
+    join backstay.content d
+        on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+    where c.tenant_id = %(tenant)s::uuid and c.collection = %(collection)s::text and d.body @> %(where)s::jsonb
+    order by c.bm operator(public.<#>) %(query)s::public.sparsevec, c.id
+    limit %(limit)s::int
+) best
+where score > 0
+order by score desc, id;
+
+-- name: count_vectors
+-- How many vectors a search of this tenant ranges over, counted up to `limit`.
+select count(*) from (
+    select from backstay.vec_template where tenant_id = %(tenant)s::uuid limit %(limit)s::int) v;
+
+-- name: count_vectors_where
+-- The same for documents whose body has what `where` has.
+select count(*) from (
+    select from backstay.vec_template v
+    join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id
+    join backstay.content d
+        on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+    where v.tenant_id = %(tenant)s::uuid and d.body @> %(where)s::jsonb limit %(limit)s::int) v;
+
+-- name: estimate_vectors
+-- About how many vectors of all tenants stand in the table, as the planner knows it.
+select greatest(reltuples, 0)::bigint from pg_catalog.pg_class where oid = 'backstay.vec_template'::regclass;
+
+-- name: search_exact
+-- The vector leg by looking at every vector of the tenant: the `+ 0` keeps an index out.
+select c.id as chunk_id, c.content_id, 1 - nearest.distance as score
+from (
+    select v.chunk_id, v.text_hash, (v.e operator(public.<=>) %(query)s::public.halfvec) + 0 as distance
+    from backstay.vec_template v
+    where v.tenant_id = %(tenant)s::uuid
+    order by distance limit %(limit)s::int
+) nearest
+join backstay.chunk c
+    on c.tenant_id = %(tenant)s::uuid and c.id = nearest.chunk_id and c.text_hash = nearest.text_hash
+order by nearest.distance, c.id;
+
+-- name: search_exact_where
+-- The same over documents whose body has what `where` has.
+select c.id as chunk_id, c.content_id, 1 - ((v.e operator(public.<=>) %(query)s::public.halfvec) + 0) as score
+from backstay.vec_template v
+join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id and c.text_hash = v.text_hash
+join backstay.content d on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+where v.tenant_id = %(tenant)s::uuid and d.body @> %(where)s::jsonb
+order by (v.e operator(public.<=>) %(query)s::public.halfvec) + 0, c.id limit %(limit)s::int;
+
+-- name: tune_vectors
+-- Settings of the indexed vector leg, for this transaction. Plans are made anew: a kept one would keep the settings it
+-- was made under. Without the iterative scan a filter (and a tenant is one) loses most hits.
+select set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', %(ef)s::text, true),
+       set_config('hnsw.max_scan_tuples', %(tuples)s::text, true), set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true);
+
+-- name: search_indexed
+-- The vector leg by HNSW. The scan's order is relaxed, so an outer sort follows, which `+ 0` keeps from being elided.
+with nearest as materialized (
+    select v.chunk_id, v.text_hash, v.e operator(public.<=>) %(query)s::public.halfvec as distance
+    from backstay.vec_template v
+    where v.tenant_id = %(tenant)s::uuid
+    order by v.e operator(public.<=>) %(query)s::public.halfvec limit %(limit)s::int
+)
+select c.id as chunk_id, c.content_id, 1 - nearest.distance as score
+from nearest
+join backstay.chunk c
+    on c.tenant_id = %(tenant)s::uuid and c.id = nearest.chunk_id and c.text_hash = nearest.text_hash
+order by nearest.distance + 0, c.id;
+
+-- name: search_indexed_where
+-- The same over documents whose body has what `where` has.
+with nearest as materialized (
+    select c.id, c.content_id, v.e operator(public.<=>) %(query)s::public.halfvec as distance
+    from backstay.vec_template v
+    join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id and c.text_hash = v.text_hash
+    join backstay.content d
+        on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+    where v.tenant_id = %(tenant)s::uuid and d.body @> %(where)s::jsonb
+    order by v.e operator(public.<=>) %(query)s::public.halfvec limit %(limit)s::int
+)
+select id as chunk_id, content_id, 1 - distance as score from nearest order by distance + 0, id;
+
+-- name: hits
+-- What is shown of chunks that were found.
+select c.id as chunk, c.content_id as id, c.text, c.heading, d.body
+from backstay.chunk c
+join backstay.content d on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+where c.tenant_id = %(tenant)s::uuid and c.id = any(%(ids)s::uuid[]);
+
+-- name: has_pending
+-- Whether chunks wait for a vector of this space.
+select exists (select from backstay.embed_pending where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint);
+
+-- name: disown
+-- Requests that an earlier attempt of this job left behind: their answer, if there was one, is lost.
+update backstay.embed_call set state = 'lost', finished_at = %(now)s::timestamptz
+where tenant_id = %(tenant)s::uuid and job_id = %(job)s::uuid and state = 'asked' returning id;
+
+-- name: carried
+-- The chunks of these requests, locked. Rows that a writer is deleting are passed over: nobody waits for anybody.
+select chunk_id from backstay.embed_pending
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and call_id = any(%(calls)s::uuid[])
+for update skip locked;
+
+-- name: parked
+-- The chunks that the embedder has refused, locked in the same way.
+select chunk_id from backstay.embed_pending
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and error is not null
+for update skip locked;
+
+-- name: free
+-- Chunks that are locked go with the next request. In a statement of its own: joined to the locking, the planner, which
+-- knows nothing of a table that was just filled, has compared each row with each.
+update backstay.embed_pending set call_id = null, expires_at = null, error = null
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and chunk_id = any(%(chunks)s::uuid[]);
+
+-- name: waiting
+-- The chunks that have waited longest and that no request carries now.
+select p.chunk_id, p.text_hash, p.tokens
+from backstay.embed_pending p
+where p.tenant_id = %(tenant)s::uuid and p.space_id = %(space)s::bigint and p.error is null
+  and (p.call_id is null or p.expires_at < %(now)s::timestamptz)
+order by p.since, p.chunk_id limit %(limit)s::int for update skip locked;
+
+-- name: carry
+-- These chunks, which are locked, go with this request.
+update backstay.embed_pending set call_id = %(call)s::uuid, expires_at = %(expires_at)s::timestamptz
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and chunk_id = any(%(chunks)s::uuid[]);
+
+-- name: texts
+-- What is embedded of chunks, headings first.
+select id, heading, text from backstay.chunk where tenant_id = %(tenant)s::uuid and id = any(%(ids)s::uuid[]);
+
+-- name: ask
+-- The intent: a request is about to be sent.
+insert into backstay.embed_call (tenant_id, id, space_id, job_id, state, inputs, tokens, asked_at)
+values (%(tenant)s::uuid, %(id)s::uuid, %(space)s::bigint, %(job)s::uuid, 'asked', %(inputs)s::int, %(tokens)s::int,
+        %(now)s::timestamptz);
+
+-- name: answered
+-- How a request ended.
+update backstay.embed_call
+set state = %(state)s::text, tokens = coalesce(%(tokens)s::int, tokens), cost = %(cost)s::numeric,
+    error = %(error)s::text, finished_at = %(now)s::timestamptz
+where tenant_id = %(tenant)s::uuid and id = %(id)s::uuid and state = 'asked';
+
+-- name: keep_chunks
+-- Those of these chunks that still have the text that was sent, kept so until the vectors are committed. One that is
+-- being replaced right now is passed over: it waits on, and nobody waits for anybody.
+select c.id from backstay.chunk c
+join unnest(%(ids)s::uuid[], %(text_hashes)s::bytea[]) as g (id, text_hash) on g.id = c.id and g.text_hash = c.text_hash
+where c.tenant_id = %(tenant)s::uuid
+order by c.id for share of c skip locked;
+
+-- name: write_vectors
+-- Vectors of chunks that `keep_chunks` has locked.
+insert into backstay.vec_template as v (tenant_id, chunk_id, text_hash, e)
+select %(tenant)s::uuid, id, text_hash, e::public.halfvec
+from unnest(%(ids)s::uuid[], %(text_hashes)s::bytea[], %(vectors)s::text[]) as g (id, text_hash, e)
+on conflict (tenant_id, chunk_id) do update set text_hash = excluded.text_hash, e = excluded.e;
+
+-- name: delete_vectors
+-- Vectors of chunks that are gone.
+delete from backstay.vec_template where tenant_id = %(tenant)s::uuid and chunk_id = any(%(ids)s::uuid[]);
+
+-- name: settle
+-- Chunks that have their vector wait no longer. Answers with their documents.
+with gone as (
+    delete from backstay.embed_pending
+    where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and chunk_id = any(%(chunks)s::uuid[])
+    returning chunk_id)
+select distinct c.content_id from gone join backstay.chunk c on c.tenant_id = %(tenant)s::uuid and c.id = gone.chunk_id;
+
+-- name: park
+-- A chunk that the embedder refuses: it waits for an operator or another text, and stops nobody.
+update backstay.embed_pending set error = %(error)s::text, call_id = null, expires_at = null
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and chunk_id = %(chunk)s::uuid;
+
+-- name: count_all_vectors
+-- Vectors of all tenants, counted up to `limit`.
+select count(*) from (select from backstay.vec_template limit %(limit)s::int) v;
+
+-- name: neglected
+-- Spaces with chunks that have waited since before a time and that no request carries.
+select distinct p.tenant_id as tenant, p.space_id as space, s.collection
+from backstay.embed_pending p join backstay.space s on s.id = p.space_id
+where p.error is null and p.since < %(before)s::timestamptz
+  and (p.call_id is null or p.expires_at < %(now)s::timestamptz);
+
+-- name: space
+-- A space by id.
+select id, model, dimensions, indexed_at from backstay.space where id = %(id)s::bigint;
+
+-- name: create_space_table
+-- The table of a space, once its dimensions are known.
+select backstay.create_space_table(%(space)s::bigint, %(dimensions)s::int);
+
+-- name: indexed
+-- The space's vectors have their index now.
+update backstay.space set indexed_at = %(now)s::timestamptz where id = %(space)s::bigint;
+
+-- name: coverage
+-- How much of a collection there is, and how much of it waits.
+select (select count(*) from backstay.content d
+        where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text) as documents,
+       (select count(*) from backstay.chunk c
+        where c.tenant_id = %(tenant)s::uuid and c.collection = %(collection)s::text) as chunks,
+       count(*) filter (where p.error is null) as pending,
+       count(*) filter (where p.error is not null) as parked,
+       coalesce(extract(epoch from %(now)s::timestamptz - min(p.since) filter (where p.error is null)), 0)::float8 as lag
+from backstay.embed_pending p
+where p.tenant_id = %(tenant)s::uuid and p.space_id = %(space)s::bigint;

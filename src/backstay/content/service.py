@@ -1,0 +1,378 @@
+"""Decides about collections and documents. Every write is one transaction with its jobs, events and audit."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from ..audit import Audit
+from ..events import Events
+from ..jobs import Jobs
+from ..kernel import telemetry
+from ..kernel.clock import Clock
+from ..kernel.db import Database, Tx
+from ..kernel.errors import ConfigurationError, Invalid
+from ..kernel.principal import Principal
+from . import store, vectors_store, writer
+from .collection import Body, Collection, Registered, as_json
+from .embedding import Embedder, Pipeline
+from .models import (
+    DEV_EMBEDDER,
+    CollectionDiffers,
+    CollectionNeedsCode,
+    CollectionNotFound,
+    Coverage,
+    Definition,
+    Document,
+    DocumentInvalid,
+    DocumentNotFound,
+    Format,
+    Mode,
+    NoEmbedder,
+    Put,
+    SearchAnswer,
+    Standing,
+    valid_name,
+)
+from .search import Searcher
+from .statistics import FIRST_PIVOT, Statistics
+
+MAX_BATCH = 1_000
+_MAX_ID = 500
+_log = telemetry.log("content")
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A document on its way in."""
+
+    id: str
+    body: bytes
+    body_hash: bytes
+    text: str
+    text_hash: bytes
+
+
+class Content:
+    """Collections of documents: stored, cut, indexed, embedded in the background, searched."""
+
+    def __init__(self, db: Database, clock: Clock, jobs: Jobs, gateway: Embedder, audit: Audit, events: Events) -> None:
+        self._db, self._clock, self._audit, self._events = db, clock, audit, events
+        self.pipeline = Pipeline(db, clock, jobs, gateway, events)
+        self.statistics = Statistics(db, jobs)
+        self.searcher = Searcher(db, gateway)
+        self._registered: dict[str, Registered] = {}
+
+    def collection(
+        self,
+        name: str,
+        model: type[BaseModel] | None = None,
+        *,
+        embed: Callable[[Any], str] | None = None,
+        embedder: str | None = DEV_EMBEDDER,
+        fields: Sequence[str] = (),
+        format: Format | str = Format.MARKDOWN,
+        chunk_size: int = 1600,
+        overlap: int = 200,
+    ) -> Collection:
+        """Registers a collection; a tenant has it from its first document on.
+
+        Args:
+            model: what bodies must fit; None takes any JSON object.
+            embed: makes the searched text of a body; without it, `fields` are searched, or every text in the body.
+            embedder: `provider:model`; None for text search only.
+
+        Raises:
+            ConfigurationError: the name is taken or wrong, or the options do not go together.
+        """
+        if name in self._registered:
+            raise ConfigurationError(f"the collection {name} is registered twice; give one of them another name")
+        try:
+            definition = Definition(
+                embedder=embedder,
+                fields=tuple(fields),
+                format=Format(format),
+                chunk_size=chunk_size,
+                overlap=overlap,
+            )
+            valid_name(name)
+        except (ValueError, Invalid) as error:
+            raise ConfigurationError(f"the collection {name!r} cannot be: {error}") from None
+        self._registered[name] = Registered(definition, model, embed)
+        return Collection(self, name)
+
+    def named(self, name: str) -> Collection:
+        """A collection by name, registered in code or declared over HTTP."""
+        return Collection(self, name)
+
+    async def declare(
+        self, by: Principal, name: str, definition: Definition, *, tx: Tx | None = None
+    ) -> tuple[Standing, bool]:
+        """Makes the collection; the same definition again changes nothing. Answers whether it is new.
+
+        Raises:
+            CollectionDiffers: it stands with another definition and has documents (409).
+        """
+        valid_name(name)
+        registered = self._registered.get(name)
+        by_code = registered is not None and registered.embed is not None
+        async with self._db.join(tx, by.tenant) as tx:
+            return await self._declare(tx, by.tenant, name, definition, by_code)
+
+    async def _declare(
+        self, tx: Tx, tenant: UUID, name: str, definition: Definition, by_code: bool
+    ) -> tuple[Standing, bool]:
+        standing = await store.collection(tx, tenant, name)
+        if standing is not None and (standing.definition, standing.by_code) == (definition, by_code):
+            return standing, False
+        now = self._clock.now()
+        space = await store.take_space(tx, name, definition, now)
+        created = standing is None and await store.declare(
+            tx, tenant, name, definition, space=space, by_code=by_code, pivot=FIRST_PIVOT, now=now
+        )
+        if not created:
+            # Someone else's declaration stands; it may be the same.
+            standing = await store.collection(tx, tenant, name)
+            differs = standing is None or (standing.definition, standing.by_code) != (definition, by_code)
+            if differs and not await store.redefine(tx, tenant, name, definition, space=space, by_code=by_code):
+                raise CollectionDiffers(
+                    f"the collection {name} has documents under another definition "
+                    f"({_difference(standing, definition)}); keep that one, or put the documents under another name"
+                )
+        found = await store.collection(tx, tenant, name)
+        if found is None:
+            raise CollectionNotFound(f"the collection {name} was deleted meanwhile")
+        return found, created
+
+    async def collections(self, by: Principal, after: str | None = None, limit: int = 50) -> list[Standing]:
+        """The tenant's collections by name."""
+        async with self._db.tenant_tx(by.tenant) as tx:
+            return await store.collections(tx, by.tenant, after, limit)
+
+    async def find(self, by: Principal, name: str) -> Standing:
+        """One collection.
+
+        Raises:
+            CollectionNotFound: the tenant has none of that name (404).
+        """
+        async with self._db.tenant_tx(by.tenant) as tx:
+            return await self._standing(tx, by.tenant, name)
+
+    async def put_many(
+        self, by: Principal, name: str, documents: Sequence[tuple[str, Body]], *, tx: Tx | None = None
+    ) -> list[Put]:
+        """See Collection.put_many.
+
+        Raises:
+            CollectionNotFound: neither registered nor declared (404). CollectionNeedsCode, CollectionDiffers (409).
+            DocumentInvalid: ids or bodies cannot be stored, an id stands twice, or there are over 1,000 (422).
+        """
+        if len(documents) > MAX_BATCH:
+            raise DocumentInvalid(f"at most {MAX_BATCH} documents go in one call, not {len(documents)}")
+        async with self._db.join(tx, by.tenant) as tx:
+            standing = await self._writable(tx, by.tenant, name)
+            drafts = {draft.id: draft for draft in self._drafts(standing, documents)}
+            if len(drafts) != len(documents):
+                raise DocumentInvalid("an id stands twice in one call")
+            changed = await self._write(tx, by.tenant, standing, drafts)
+            same = [id for id in drafts if id not in changed]
+            revisions = await store.revisions(tx, by.tenant, name, same) if same else {}
+        return [
+            Put(id, changed[id][0], changed[id][0] == 1, True)
+            if id in changed
+            else Put(id, revisions[id], created=False, changed=False)
+            for id in drafts
+        ]
+
+    async def _write(
+        self, tx: Tx, tenant: UUID, standing: Standing, drafts: Mapping[str, _Draft]
+    ) -> dict[str, tuple[int, bool]]:
+        """Documents, chunks, statistics, jobs and events. Answers with the changed documents' revisions."""
+        if not drafts:
+            return {}
+        now, ordered = self._clock.now(), sorted(drafts.values(), key=lambda draft: draft.id)
+        changed = await store.put(
+            tx,
+            tenant,
+            standing.name,
+            ids=[draft.id for draft in ordered],
+            bodies=[draft.body for draft in ordered],
+            body_hashes=[draft.body_hash for draft in ordered],
+            text_hashes=[draft.text_hash for draft in ordered],
+            now=now,
+        )
+        texts = {id: drafts[id].text for id, (_, text_changed) in changed.items() if text_changed}
+        if texts:
+            written = await writer.write(tx, tenant, standing, texts, now)
+            if written.delta is not None:
+                await self.statistics.written(tx, tenant, standing, written.delta, len(texts))
+            if written.wanting and standing.space is not None:
+                first = min(texts)
+                because = f"{first}:{changed[first][0]}" if len(texts) == 1 else str(written.delta)
+                await self.pipeline.enqueue(tenant, standing.space.id, standing.name, because, tx=tx)
+        async with store.pipeline(tx):
+            for id, (rev, _) in changed.items():
+                payload = {"collection": standing.name, "id": id, "rev": rev}
+                await self._events.emit(tx, "content.put", payload, tenant=tenant)
+        return changed
+
+    async def get(self, by: Principal, name: str, id: str, *, tx: Tx | None = None) -> Document:
+        """See Collection.get."""
+        async with self._db.join(tx, by.tenant) as tx:
+            document = await store.get(tx, by.tenant, name, id)
+        if document is None:
+            raise DocumentNotFound(f"the collection {name} has no document {id!r}")
+        return document
+
+    async def documents(self, by: Principal, name: str, after: str | None = None, limit: int = 50) -> list[Document]:
+        """Documents by id."""
+        async with self._db.tenant_tx(by.tenant) as tx:
+            await self._standing(tx, by.tenant, name)
+            return await store.documents(tx, by.tenant, name, after, limit)
+
+    async def delete(self, by: Principal, name: str, id: str, *, tx: Tx | None = None) -> bool:
+        """See Collection.delete. The audit gets an entry."""
+        async with self._db.join(tx, by.tenant) as tx:
+            standing = await self._standing(tx, by.tenant, name)
+            rev = await store.lock_document(tx, by.tenant, name, id)
+            if rev is None:
+                return False
+            delta = await writer.erase(tx, by.tenant, standing, id)
+            await store.delete(tx, by.tenant, name, id)
+            if delta is not None:
+                await self.statistics.written(tx, by.tenant, standing, delta, 1)
+            payload = {"collection": name, "id": id, "rev": rev}
+            await self._events.emit(tx, "content.deleted", payload, tenant=by.tenant)
+            await self._audit.record(tx, by, "content.delete", f"content:{name}/{id}", metadata={"rev": rev})
+        return True
+
+    async def search(
+        self,
+        by: Principal,
+        name: str,
+        query: str,
+        *,
+        mode: Mode | str = Mode.AUTO,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        per_document: int | None = None,
+    ) -> SearchAnswer:
+        """See Collection.search."""
+        try:
+            chosen = Mode(mode)
+        except ValueError:
+            raise Invalid(f"mode is one of {', '.join(Mode)}, not {mode!r}") from None
+        return await self.searcher.search(by, name, query, mode=chosen, k=k, where=where, per_document=per_document)
+
+    async def coverage(self, by: Principal, name: str) -> Coverage:
+        """See Collection.coverage."""
+        async with self._db.tenant_tx(by.tenant) as tx:
+            standing = await self._standing(tx, by.tenant, name)
+            space = standing.space
+            embedded = 0
+            if space is not None and space.dimensions is not None:
+                embedded = await vectors_store.count(tx, space.id, by.tenant, 2**31 - 1)
+            counted = await store.coverage(tx, by.tenant, name, space.id if space else None, self._clock.now())
+        return Coverage(embedded=embedded, **counted)
+
+    async def retry_parked(self, by: Principal, name: str, *, tx: Tx | None = None) -> int:
+        """Tries the chunks again that the embedder has refused. Returns how many there are.
+
+        Raises:
+            NoEmbedder: the collection has none (409).
+        """
+        async with self._db.join(tx, by.tenant) as tx:
+            standing = await self._standing(tx, by.tenant, name)
+            if standing.space is None:
+                raise NoEmbedder(f"{name} has no embedder")
+            parked = await vectors_store.parked(tx, by.tenant, standing.space.id)
+            if parked:
+                await vectors_store.free(tx, by.tenant, standing.space.id, parked)
+                because = f"unpark:{self._clock.now().isoformat()}"
+                await self.pipeline.enqueue(by.tenant, standing.space.id, name, because, tx=tx)
+        return len(parked)
+
+    async def sweep(self, older_than: timedelta = timedelta(minutes=5)) -> int:
+        """See Pipeline.sweep."""
+        return await self.pipeline.sweep(older_than)
+
+    async def _standing(self, tx: Tx, tenant: UUID, name: str) -> Standing:
+        standing = await store.collection(tx, tenant, name)
+        if standing is None:
+            raise CollectionNotFound(f"there is no collection {name!r}; PUT /api/collections/{name} declares it")
+        return standing
+
+    async def _writable(self, tx: Tx, tenant: UUID, name: str) -> Standing:
+        """The collection, made for this tenant when code has registered it."""
+        registered = self._registered.get(name)
+        if registered is not None:
+            by_code = registered.embed is not None
+            return (await self._declare(tx, tenant, name, registered.definition, by_code))[0]
+        standing = await self._standing(tx, tenant, name)
+        if standing.by_code:
+            raise CollectionNeedsCode(
+                f"the searched text of {name} is made by a Python function; write through the program that registers it"
+            )
+        return standing
+
+    def _drafts(self, standing: Standing, documents: Sequence[tuple[str, Body]]) -> Iterator[_Draft]:
+        registered = self._registered.get(standing.name)
+        for id, given in documents:
+            if not 0 < len(id) <= _MAX_ID or not _storable(id):
+                raise DocumentInvalid(f"a document's id has 1 to {_MAX_ID} characters, none of them NUL")
+            body, text = registered.read(given) if registered is not None else (as_json(given), None)
+            if text is None:
+                text = "\n\n".join(_texts(body, standing.definition.fields))
+            try:
+                encoded = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+            except (orjson.JSONEncodeError, RecursionError):
+                raise DocumentInvalid(f"the body of {id!r} is not JSON") from None
+            if not _storable(text) or (b"\\u0000" in encoded and _has_nul(body)):
+                raise DocumentInvalid(f"the body of {id!r} has a NUL character, which Postgres cannot store in text")
+            yield _Draft(id, encoded, _hash(encoded), text, _hash(text.encode()))
+
+
+def _texts(body: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
+    """The searched texts of a body: those of the fields, or all there are."""
+    values = [body.get(name) for name in fields] if fields else list(body.values())
+    for value in values:
+        if isinstance(value, str):
+            if value.strip():
+                yield value
+        elif isinstance(value, Mapping):
+            yield from _texts(value, ())
+        elif isinstance(value, list | tuple):
+            yield from _texts(dict(enumerate(value)), ())  # type: ignore[arg-type]  # only the values matter
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, Mapping):
+        return any(_has_nul(item) for pair in value.items() for item in pair)
+    return isinstance(value, list | tuple) and any(map(_has_nul, value))
+
+
+def _difference(standing: Standing | None, definition: Definition) -> str:
+    if standing is None:
+        return "deleted meanwhile"
+    stands, wanted = standing.definition.model_dump(mode="json"), definition.model_dump(mode="json")
+    differing = [name for name in wanted if wanted[name] != stands[name]]
+    parts = "; ".join(f"{name}: {stands[name]!r} stands, not {wanted[name]!r}" for name in differing)
+    return parts or "whether code makes the searched text"

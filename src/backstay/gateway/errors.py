@@ -1,0 +1,92 @@
+"""What may go wrong with a model call.
+
+GatewayError
+├── ModelNotFound        404  no provider answers to that model name
+├── BadModelOptions      422  the simulator's options in the model name are wrong
+├── PriceUnknown         422  no price is known, and none was set for that case
+├── BudgetExceeded       402  a hard budget has no room; the call consumed nothing
+├── ProviderRefused      as the provider said (4xx)
+└── ProviderFailed       502  the provider failed
+    ├── ProviderUnreachable  502  no connection, or one that was reset before an answer
+    ├── StreamCut            502  the answer stopped in the middle
+    └── ProviderTimeout      504  connect, first token, idle or total limit passed
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ..kernel.errors import BackstayError
+
+_FINAL = {"x-should-retry": "false"}
+
+
+class GatewayError(BackstayError):
+    """Root of the gateway's own errors. `usage` tells what was used before it happened, when anything was."""
+
+    code, status, title = "gateway_error", 502, "The model call failed"
+    usage: Mapping[str, Any] | None = None
+
+
+class ModelNotFound(GatewayError):
+    code, status, title = "model_not_found", 404, "Model not found"
+
+
+class BadModelOptions(GatewayError):
+    code, status, title = "bad_model_options", 422, "Model options are wrong"
+
+
+class PriceUnknown(GatewayError):
+    code, status, title = "price_unknown", 422, "No price is known for this model"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"no price is known for {model}, so its cost could not be counted; the operator may set "
+            "BACKSTAY_UNKNOWN_PRICE (USD per million tokens, 0 allowed)",
+            headers=_FINAL,
+        )
+
+
+class BudgetExceeded(GatewayError):
+    code, status, title = "budget_exceeded", 402, "A budget has no room for this call"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers=_FINAL)
+
+
+class ProviderRefused(GatewayError):
+    """The provider found fault with the request. `body` is its answer, in its own wire format."""
+
+    code, status, title = "provider_refused", 400, "The provider refused the request"
+
+    def __init__(self, detail: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(detail, headers=headers)
+        self.answer_status, self.body = status, body
+
+
+class ProviderFailed(GatewayError):
+    code, status, title = "provider_failed", 502, "The provider failed"
+
+
+class ProviderUnreachable(ProviderFailed):
+    code, status, title = "provider_unreachable", 502, "The provider cannot be reached"
+
+
+class StreamCut(ProviderFailed):
+    code, status, title = "stream_cut", 502, "The answer was cut off"
+
+
+class ProviderTimeout(ProviderFailed):
+    """`phase` is one of connect, first_token, idle, total."""
+
+    code: ClassVar[str] = "provider_timeout"
+    status, title = 504, "The provider took too long"
+
+    def __init__(self, phase: str, seconds: float) -> None:
+        words = {
+            "connect": "no connection to the provider",
+            "first_token": "no first token from the provider",
+            "idle": "the provider fell silent in the middle of its answer, nothing",
+            "total": "the provider did not finish its answer",
+        }
+        super().__init__(f"{words[phase]} within {seconds:g} s")
+        self.phase = phase

@@ -1,0 +1,165 @@
+"""What the simulator says: text, or tool calls."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+_TOKENS = re.compile(r"\s*\S+")
+_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[^\s])|\n+")
+_WORDS = re.compile(r"\w+")
+_MARK = re.compile(r"^\s*(\[[^\]\s]{1,40}\])")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be by can do does for from has have how i in is it its of on or that the this to was "
+        "what when where which who why will with you your",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer before it is put on the wire. Tool calls are (name, arguments as JSON)."""
+
+    text: str = ""
+    tool_calls: tuple[tuple[str, str], ...] = ()
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """The parts of a request that the simulator looks at."""
+
+    messages: list[Mapping[str, Any]]
+    tools: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        return self.messages[-1]
+
+    @property
+    def question(self) -> str:
+        return next((text(m) for m in reversed(self.messages) if m.get("role") == "user"), "")
+
+
+def pieces(answer: str) -> list[str]:
+    """The tokens of a text, as the simulator counts them: words with the white space before them."""
+    return _TOKENS.findall(answer)
+
+
+def text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return content if isinstance(content, str) else ""
+
+
+def reply(behaviour: str, talk: Conversation) -> Reply:
+    return {"echo": _echo, "extract": _extract, "tools": _tools, "script": _script}[behaviour](talk)
+
+
+def _echo(talk: Conversation) -> Reply:
+    return Reply(talk.question or text(talk.last))
+
+
+def _extract(talk: Conversation) -> Reply:
+    """Sentences of the context that share the rarest words with the question, in the order of the context."""
+    question = talk.question
+    context = [text(message) for message in talk.messages if message.get("role") != "assistant"]
+    asked = question
+    if "\n" in question.strip():
+        # Context and question came in one message: the question is its last paragraph.
+        asked = question.strip().rsplit("\n", 1)[1]
+    context = [part.replace(asked, " ") for part in context]
+    sentences = [found for part in context for found in _sentences(part)]
+    wanted = _stems(asked)
+    spread = {stem: sum(stem in stems for _, stems in sentences) for stem in wanted}
+    scored = [
+        (sum(math.log(1 + len(sentences) / spread[stem]) for stem in wanted & stems) / math.sqrt(8 + len(stems)), index)
+        for index, (_, stems) in enumerate(sentences)
+        if wanted & stems
+    ]
+    best = sorted(index for _, index in sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:3])
+    if not best:
+        return Reply("The given context says nothing about this.")
+    return Reply(" ".join(sentences[index][0] for index in best))
+
+
+def _sentences(part: str) -> list[tuple[str, frozenset[str]]]:
+    """Sentences with their stems. A mark such as [1] at a paragraph's start goes with each of its sentences."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", part):
+        mark = _MARK.match(paragraph)
+        for sentence in _SENTENCES.split(paragraph[mark.end() :] if mark else paragraph):
+            sentence = sentence.strip(" \t-*#>")
+            stems = _stems(sentence)
+            if len(stems) > 2:
+                found.append((f"{sentence} {mark[1]}" if mark else sentence, stems))
+    return found
+
+
+def _stems(sentence: str) -> frozenset[str]:
+    return frozenset(word[:6] for word in _WORDS.findall(sentence.lower()) if word not in _COMMON)
+
+
+def _tools(talk: Conversation) -> Reply:
+    """Calls the tool whose name and description share most words with the question, the first one when none does."""
+    if talk.last.get("role") == "tool":
+        return Reply(f"The tool answered: {text(talk.last)}")
+    functions = [tool["function"] for tool in talk.tools if isinstance(tool.get("function"), Mapping)]
+    functions = [function for function in functions if isinstance(function.get("name"), str)]
+    if not functions:
+        return Reply("No tool was offered.")
+    asked = _stems(talk.question)
+
+    def fit(function: Mapping[str, Any]) -> int:
+        words = f"{function['name']} {function.get('description', '')}".replace("_", " ")
+        return len(asked & _stems(words))
+
+    chosen = max(functions, key=fit)
+    arguments = _arguments(chosen.get("parameters"), talk.question)
+    return Reply(tool_calls=((chosen["name"], orjson.dumps(arguments).decode()),), finish_reason="tool_calls")
+
+
+def _arguments(schema: Any, question: str) -> dict[str, Any]:
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    numbers = iter(_NUMBER.findall(question))
+    filled: dict[str, Any] = {}
+    for name, rule in properties.items() if isinstance(properties, Mapping) else ():
+        kind = rule.get("type") if isinstance(rule, Mapping) else None
+        if isinstance(rule, Mapping) and isinstance(rule.get("enum"), list) and rule["enum"]:
+            filled[name] = next((v for v in rule["enum"] if str(v).lower() in question.lower()), rule["enum"][0])
+        elif kind in ("integer", "number"):
+            number = float(next(numbers, "1"))
+            filled[name] = int(number) if kind == "integer" else number
+        elif kind == "boolean":
+            filled[name] = True
+        elif kind == "array":
+            filled[name] = []
+        elif kind == "object":
+            filled[name] = {}
+        else:
+            filled[name] = question
+    return filled
+
+
+def _script(talk: Conversation) -> Reply:
+    """The step that belongs to this turn, counted by the assistant's messages so far; the last one stays.
+
+    The first system message holds `{"script": [{"content": "…"}, {"tool": "name", "arguments": {…}}, …]}`.
+    """
+    turn = sum(message.get("role") == "assistant" for message in talk.messages)
+    try:
+        steps = orjson.loads(text(talk.messages[0]))["script"]
+        step = steps[min(turn, len(steps) - 1)]
+        if "tool" in step:
+            call = (str(step["tool"]), orjson.dumps(step.get("arguments", {})).decode())
+            return Reply(tool_calls=(call,), finish_reason="tool_calls")
+        return Reply(str(step["content"]), finish_reason=str(step.get("finish_reason", "stop")))
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return Reply('The first message must be {"script": [{"content": "…"}, {"tool": "…", "arguments": {…}}]}.')

@@ -1,0 +1,137 @@
+"""The way out: HTTP to providers, behind an interface of two classes. The only module that knows the HTTP library.
+
+Leaving the `async with` of an exchange, in whatever way, closes an unfinished connection at once: that is how a
+provider learns that the answer is no longer wanted.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Protocol, Self
+
+import aiohttp
+
+from .errors import ProviderFailed, ProviderTimeout, ProviderUnreachable, StreamCut
+from .models import Timeouts
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class Exchange(Protocol):
+    """One answer, as it arrives."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in any case; look-up ignores it."""
+        ...
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body's bytes as they come.
+
+        Raises:
+            StreamCut: the connection broke before the body's end.
+        """
+        ...
+
+
+async def read(exchange: Exchange) -> bytes:
+    """The whole body.
+
+    Raises:
+        StreamCut: the connection broke before the body's end.
+        ProviderFailed: it is larger than MAX_ANSWER_BYTES.
+    """
+    parts, size = [], 0
+    async for part in exchange.chunks():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise ProviderFailed(f"the provider's answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return b"".join(parts)
+
+
+class _HttpExchange:
+    __slots__ = ("_response",)
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for part in self._response.content.iter_any():
+                yield part
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise StreamCut("the connection to the provider broke in the middle of its answer") from error
+
+
+class Upstream:
+    """A pool of connections to providers. One per process."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
+        """Sends `body` and waits for the answer's status and headers.
+
+        Raises:
+            ProviderUnreachable: no connection, or one that ended before an answer began. Nothing was answered.
+            ProviderTimeout: no connection in time.
+        """
+        response = await self._send(url, body, headers)
+        try:
+            yield _HttpExchange(response)
+        finally:
+            # Returns the connection when the body was read to its end, and closes it otherwise.
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        try:
+            return await self._pool().post(url, data=body, headers=headers, allow_redirects=False)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ProviderTimeout("connect", self._timeouts.connect) from error
+        except aiohttp.InvalidURL as error:
+            raise ProviderUnreachable("the provider's base URL is not a URL; correct it") from error
+        except (aiohttp.ClientConnectionError, ConnectionError) as error:
+            raise ProviderUnreachable("the provider closed or refused the connection before it answered") from error
+        except aiohttp.ClientError as error:
+            raise ProviderFailed("the provider does not speak HTTP as it should") from error
+
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # Opened at first use: a process that only calls the simulator keeps no pool.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("user-agent", "accept-encoding", "accept"),
+                read_bufsize=2**18,
+                loop=asyncio.get_running_loop(),
+            )
+        return self._session

@@ -1,0 +1,49 @@
+"""Jobs: work that survives the process, enqueued in the caller's transaction.
+
+Owns        job (hot rows), job_done (finished rows by day), blob (payloads over 64 kB), worker (leases), queue
+States      scheduled → available → running → completed | cancelled | discarded, with retryable after a failure
+Guarantees  A job enqueued in a transaction exists if and only if that transaction commits. It runs at least once:
+            a worker that dies or falls silent loses its jobs within two leases, and its late writes change nothing.
+            With a key, at most one job waits and at most one runs.
+"""
+
+from .handlers import Job, JobContext
+from .models import (
+    JobDetail,
+    JobFinished,
+    JobInputInvalid,
+    JobLost,
+    JobNotFound,
+    JobNotRetryable,
+    JobState,
+    JobView,
+    QueueView,
+    Retry,
+    UnknownJob,
+)
+from .service import Jobs
+from .signals import Cancel, Discard, RetryLater, Signal, Snooze
+from .worker import Worker
+
+__all__ = [
+    "Cancel",
+    "Discard",
+    "Job",
+    "JobContext",
+    "JobDetail",
+    "JobFinished",
+    "JobInputInvalid",
+    "JobLost",
+    "JobNotFound",
+    "JobNotRetryable",
+    "JobState",
+    "JobView",
+    "Jobs",
+    "QueueView",
+    "Retry",
+    "RetryLater",
+    "Signal",
+    "Snooze",
+    "UnknownJob",
+    "Worker",
+]

@@ -1,0 +1,332 @@
+-- name: enqueue
+-- Adds jobs. A waiting job with the same key stands instead: it is brought forward to the earlier time and the higher
+-- priority, and its row stays locked until the caller commits, so that no worker can run it before the caller's
+-- change is there to be read.
+insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload)
+select %(tenant_id)s::uuid, r.id, %(queue)s::text, %(name)s::text, %(state)s::text, %(priority)s::smallint,
+       %(run_at)s::timestamptz, %(now)s::timestamptz, r.unique_key, r.payload
+from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, unique_key text, payload jsonb)
+order by r.unique_key, r.id
+on conflict (tenant_id, name, unique_key)
+    where unique_key is not null and state in ('scheduled', 'available', 'retryable')
+do update set
+    state = case when job.state = 'scheduled' then excluded.state else job.state end,
+    run_at = case when job.state = 'scheduled' then least(job.run_at, excluded.run_at) else job.run_at end,
+    priority = greatest(job.priority, excluded.priority)
+returning id, unique_key;
+
+-- name: add_blobs
+-- Large payloads, under their job's id.
+insert into backstay.blob (tenant_id, id, body, created_at)
+select %(tenant_id)s::uuid, r.id, r.payload, %(now)s::timestamptz
+from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, payload jsonb);
+
+-- name: turn
+-- One round trip of a worker: moves what it has completed to job_done and claims what is ready. It claims nothing when
+-- its own row is gone (it was declared dead), while a paused queue is skipped, and while a job with the same key runs.
+-- The worker's row is locked against deletion, so a rescuer waits and then sees these claims. The commit does not wait
+-- for the disk: a server that crashes may forget the last turns, and then those jobs run again.
+with me as materialized (
+    select id, set_config('synchronous_commit', 'off', true) from backstay.worker
+    where id = %(worker)s::uuid for key share
+), gone as (
+    delete from backstay.job where state = 'running' and fence = any(%(fences)s::bigint[]) returning *
+), done as (
+    insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
+                                   started_at, finished_at, unique_key, payload)
+    select tenant_id, id, queue, name, 'completed', priority, attempt, rescues, run_at, created_at,
+           started_at, %(now)s::timestamptz, unique_key, payload
+    from gone
+), ready as materialized (
+    select j.place
+    from me
+    cross join unnest(%(queues)s::text[]) as q(name)
+    left join backstay.queue p on p.name = q.name
+    cross join lateral (
+        select c.ctid as place
+        from backstay.job c
+        where c.queue = q.name and c.state = 'available' and c.name = any(%(names)s::text[])
+          and (c.unique_key is null or not exists (
+              select 1 from backstay.job r
+              where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
+                and r.state = 'running'))
+        order by c.priority desc, c.id
+        limit case when p.max_running is null then %(room)s::bigint
+                   else greatest(0, least(%(room)s::bigint, p.max_running - (
+                       select count(*) from backstay.job r where r.queue = q.name and r.state = 'running'))) end
+        for update skip locked
+    ) j
+    where p.paused is not true
+    limit %(room)s::bigint
+), claimed as (
+    update backstay.job j
+    set state = 'running', attempt = attempt + 1, worker_id = %(worker)s::uuid, started_at = %(now)s::timestamptz,
+        fence = %(first_fence)s::bigint + r.position
+    from unnest(array(select place from ready)) with ordinality as r(place, position)
+    where j.ctid = r.place and j.state = 'available'
+    returning j.tenant_id, j.id, j.queue, j.name, j.priority, j.attempt, j.rescues, j.fence, j.run_at, j.unique_key,
+              j.payload::text as payload
+)
+select (select count(*) from gone) as finished, (select count(*) from me) as alive, c.*
+from (values (1)) as one(row) left join claimed c on true
+order by c.priority desc, c.id;
+
+-- name: lock_limited_queues
+-- Claims from a queue with a limit take turns, so that two workers cannot both see the last free place.
+select name from backstay.queue
+where name = any(%(queues)s::text[]) and max_running is not null order by name for update;
+
+-- name: limited_queues
+-- Whether any queue of ours has a limit.
+select exists (
+    select 1 from backstay.queue where name = any(%(queues)s::text[]) and max_running is not null) as limited;
+
+-- name: blob
+-- One large payload.
+select body::text as body from backstay.blob where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
+
+-- name: settle
+-- Outcomes other than completed: back to waiting, or finished. A job whose key already waits again in a newer one is
+-- finished instead of waiting: the newer one does the work. Returns what was still the worker's own.
+with verdict as materialized (
+    select * from jsonb_to_recordset(%(verdicts)s::jsonb)
+        as v(fence bigint, state text, run_at timestamptz, counted boolean, error text)
+), held as materialized (
+    select j.tenant_id, j.id, v.run_at, v.counted, v.state,
+        case when v.state in ('cancelled', 'discarded') then v.error
+             when s.id is not null then 'a newer job with this key took its place'
+             else coalesce(v.error, j.error) end as error,
+        case when v.state in ('cancelled', 'discarded') then v.state
+             when j.cancelling or s.id is not null then 'cancelled' end as final
+    from backstay.job j
+    join verdict v on v.fence = j.fence
+    left join backstay.job s on s.tenant_id = j.tenant_id and s.name = j.name and s.unique_key = j.unique_key
+        and s.unique_key is not null and s.state in ('scheduled', 'available', 'retryable')
+    where j.state = 'running'
+    for update of j
+), gone as (
+    delete from backstay.job j using held h
+    where j.tenant_id = h.tenant_id and j.id = h.id and h.final is not null
+    returning j.*, h.final, h.error as why
+), done as (
+    insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
+                                   started_at, finished_at, unique_key, payload, error)
+    select tenant_id, id, queue, name, final, priority, attempt, rescues, run_at, created_at,
+           started_at, %(now)s::timestamptz, unique_key, payload, why
+    from gone
+), back as (
+    update backstay.job j
+    set state = h.state, run_at = h.run_at, error = h.error, worker_id = null,
+        attempt = j.attempt - case when h.counted then 0 else 1 end
+    from held h
+    where j.tenant_id = h.tenant_id and j.id = h.id and h.final is null
+    returning j.fence
+)
+select fence from gone union all select fence from back;
+
+-- name: promote
+-- Makes due jobs available. Returns their queues.
+with due as materialized (
+    select ctid as place from backstay.job
+    where state in ('scheduled', 'retryable') and run_at <= %(now)s::timestamptz
+    order by run_at limit %(limit)s::bigint
+    for update skip locked
+)
+update backstay.job set state = 'available'
+where ctid = any(array(select place from due)) and state in ('scheduled', 'retryable')
+returning queue;
+
+-- name: next_due
+-- When the next waiting job is due.
+select min(run_at) as at from backstay.job where state in ('scheduled', 'retryable');
+
+-- name: add_worker
+-- Leases run on the database's clock: machines' clocks differ, and a fast one must not declare others dead.
+insert into backstay.worker (id, name, queues, started_at, seen_at, expires_at)
+values (%(id)s::uuid, %(name)s::text, %(queues)s::text[], clock_timestamp(), clock_timestamp(),
+        clock_timestamp() + %(lease)s::float8 * interval '1 second')
+returning fence;
+
+-- name: beat
+-- Renews the lease; no row when the worker was declared dead.
+update backstay.worker
+set seen_at = clock_timestamp(), expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'
+where id = %(id)s::uuid;
+
+-- name: claims
+-- Everything a worker holds, to find what it shall stop, and claims whose answer was lost with a connection.
+select fence, cancelling from backstay.job where state = 'running' and worker_id = %(worker)s::uuid;
+
+-- name: remove_worker
+-- A worker that leaves; what it still holds is then rescued at once.
+delete from backstay.worker where id = %(id)s::uuid;
+
+-- name: bury_workers
+-- Workers whose lease is over.
+delete from backstay.worker where id in (
+    select id from backstay.worker where expires_at < clock_timestamp() for update skip locked)
+returning id, name, extract(epoch from clock_timestamp() - seen_at)::float8 as silent;
+
+-- name: rescue
+-- Running jobs whose worker is gone wait again; the attempt does not count. As in settle, a newer one with the same
+-- key takes over. A job that was to be cancelled is.
+with orphan as materialized (
+    select j.tenant_id, j.id,
+        case when j.cancelling or s.id is not null then 'cancelled' end as final,
+        case when s.id is not null then 'a newer job with this key took its place'
+             when j.cancelling then 'cancelled on request' end as why
+    from backstay.job j
+    left join backstay.job s on s.tenant_id = j.tenant_id and s.name = j.name and s.unique_key = j.unique_key
+        and s.unique_key is not null and s.state in ('scheduled', 'available', 'retryable')
+    where j.state = 'running' and not exists (select 1 from backstay.worker w where w.id = j.worker_id)
+    for update of j skip locked
+), gone as (
+    delete from backstay.job j using orphan o
+    where j.tenant_id = o.tenant_id and j.id = o.id and o.final is not null
+    returning j.*, o.final, o.why
+), done as (
+    insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
+                                   started_at, finished_at, unique_key, payload, error)
+    select tenant_id, id, queue, name, final, priority, attempt, rescues, run_at, created_at,
+           started_at, %(now)s::timestamptz, unique_key, payload, why
+    from gone
+), back as (
+    update backstay.job j
+    set state = 'available', worker_id = null, attempt = j.attempt - 1, rescues = j.rescues + 1
+    from orphan o
+    where j.tenant_id = o.tenant_id and j.id = o.id and o.final is null
+    returning j.queue, j.name
+)
+select queue, name from back union all select queue, name from gone;
+
+-- name: hold
+-- Locks a job that is still this claim's; no row when it is not.
+select 1 as held from backstay.job
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running'
+for no key update;
+
+-- name: find
+-- One job, waiting, running or finished, with its input.
+select j.tenant_id, j.id, j.queue, j.name, j.state, j.priority, j.attempt, j.rescues, j.run_at, j.created_at,
+       j.started_at, j.finished_at, j.unique_key, j.error, coalesce(j.payload, b.body) as input
+from (
+    select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
+           null::timestamptz as finished_at, unique_key, error, payload
+    from backstay.job where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid
+    union all
+    select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
+           finished_at, unique_key, error, payload
+    from backstay.job_done where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid
+) j
+left join backstay.blob b on b.tenant_id = j.tenant_id and b.id = j.id
+limit 1;
+
+-- name: page
+-- Jobs of a tenant, newest first, after a key, filtered.
+(
+    select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
+           null::timestamptz as finished_at, unique_key, error
+    from backstay.job
+    where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
+      and (%(state)s::text is null or state = %(state)s::text)
+      and (%(queue)s::text is null or queue = %(queue)s::text)
+      and (%(name)s::text is null or name = %(name)s::text)
+    order by id desc limit %(limit)s::bigint
+) union all (
+    select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
+           finished_at, unique_key, error
+    from backstay.job_done
+    where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
+      and (%(state)s::text is null or state = %(state)s::text)
+      and (%(queue)s::text is null or queue = %(queue)s::text)
+      and (%(name)s::text is null or name = %(name)s::text)
+    order by id desc limit %(limit)s::bigint
+) order by id desc limit %(limit)s::bigint;
+
+-- name: revive
+-- A finished job (not a completed one) waits again under its old id, with a fresh count of attempts. The store turns a
+-- conflict on its key into an error.
+with gone as (
+    delete from backstay.job_done
+    where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('cancelled', 'discarded')
+    returning *
+)
+insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, error)
+select tenant_id, id, queue, name, 'available', priority, %(now)s::timestamptz, created_at, unique_key, payload, error
+from gone
+returning queue;
+
+-- name: hasten
+-- A waiting job runs now.
+update backstay.job set state = 'available', run_at = %(now)s::timestamptz
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('scheduled', 'retryable')
+returning queue;
+
+-- name: cancel_waiting
+-- Finishes a waiting job as cancelled.
+with gone as (
+    delete from backstay.job
+    where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid
+      and state in ('scheduled', 'available', 'retryable')
+    returning *
+)
+insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
+                               started_at, finished_at, unique_key, payload, error)
+select tenant_id, id, queue, name, 'cancelled', priority, attempt, rescues, run_at, created_at,
+       started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request'
+from gone;
+
+-- name: ask_to_cancel
+-- Tells the worker of a running job to stop it.
+update backstay.job set cancelling = true
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state = 'running';
+
+-- name: queues
+-- A tenant's jobs by queue and state.
+select j.queue, j.state, count(*) as jobs, min(j.run_at) as oldest, coalesce(bool_or(q.paused), false) as paused
+from backstay.job j left join backstay.queue q on q.name = j.queue
+where j.tenant_id = %(tenant_id)s::uuid
+group by j.queue, j.state order by j.queue, j.state;
+
+-- name: depths
+-- Hot jobs of all tenants by queue and state, for the gauge.
+select queue, state, count(*) as jobs from backstay.job group by queue, state;
+
+-- name: waiting
+-- Whether these queues have anything that is running, ready or due.
+select exists (
+    select 1 from backstay.job
+    where queue = any(%(queues)s::text[])
+      and (state in ('available', 'running') or run_at <= %(now)s::timestamptz)) as waiting;
+
+-- name: set_queue
+-- Pauses a queue or limits how many of its jobs run at once.
+insert into backstay.queue (name, paused, max_running)
+values (%(name)s::text, coalesce(%(paused)s::boolean, false), %(max_running)s::integer)
+on conflict (name) do update set
+    paused = coalesce(%(paused)s::boolean, queue.paused),
+    max_running = case when %(limit)s::boolean then %(max_running)s::integer else queue.max_running end;
+
+-- name: keep_partitions
+-- Makes the days ahead, drops the days past. Returns how many changed.
+select backstay.keep_job_partitions(%(today)s::date, %(ahead)s::integer, %(keep_from)s::date);
+
+-- name: prune_blobs
+-- Large payloads whose job is no longer kept, a batch at a time.
+delete from backstay.blob where (tenant_id, id) in (
+    select b.tenant_id, b.id from backstay.blob b
+    where b.created_at < %(before)s::timestamptz
+      and not exists (select 1 from backstay.job j where j.tenant_id = b.tenant_id and j.id = b.id)
+      and not exists (select 1 from backstay.job_done d where d.tenant_id = b.tenant_id and d.id = b.id)
+    limit %(limit)s::bigint);
+
+-- name: ready_queues
+-- Queues that have something ready, by hopping through the index from one to the next.
+with recursive hop as (
+    (select queue from backstay.job where state = 'available' order by queue limit 1)
+    union all
+    select (select j.queue from backstay.job j where j.state = 'available' and j.queue > hop.queue
+            order by j.queue limit 1)
+    from hop where hop.queue is not null
+)
+select queue from hop where queue is not null;

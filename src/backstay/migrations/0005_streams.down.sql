@@ -1,0 +1,3 @@
+-- phase: contract
+drop table backstay.stream_event;
+drop table backstay.stream;

@@ -1,0 +1,2 @@
+drop table backstay.step;
+drop table backstay.run;

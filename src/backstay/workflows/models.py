@@ -1,0 +1,181 @@
+"""Runs and steps as data. No I/O."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from ..kernel.errors import BackstayError, Conflict, Invalid, NotFound
+
+
+class RunState(StrEnum):
+    """pending → running → completed | failed | cancelled | nondeterministic."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NONDETERMINISTIC = "nondeterministic"
+
+    @property
+    def finished(self) -> bool:
+        return self not in (RunState.PENDING, RunState.RUNNING)
+
+
+class StepKind(StrEnum):
+    """step: effects outside, at-least-once. transaction: effects in the database, exactly once. value: recorded."""
+
+    STEP = "step"
+    TRANSACTION = "transaction"
+    VALUE = "value"
+
+
+class StepState(StrEnum):
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class RunNotFound(NotFound):
+    code, title = "run_not_found", "Run not found"
+
+
+class UnknownWorkflow(Invalid):
+    code, title = "unknown_workflow", "No workflow of that name"
+
+
+class RunInputInvalid(Invalid):
+    code, title = "run_input_invalid", "The run's input is wrong"
+
+
+class NotStorable(Invalid):
+    """An output that cannot be stored as JSON, or does not fit its function's return annotation."""
+
+    code, title = "not_storable", "The value cannot be stored"
+
+
+class StepFailed(BackstayError):
+    """A step has failed for good: its attempts are used up, or trying again cannot help. The workflow may catch it;
+    on replay it is raised again at the same step."""
+
+    code, title = "step_failed", "A step of the run failed"
+
+    def __init__(self, step: str, error: str) -> None:
+        super().__init__(f"step {step} failed: {error}")
+        self.step, self.error = step, error
+
+
+class RunFailed(Conflict):
+    """The run ended without a result."""
+
+    code, title = "run_failed", "The run did not complete"
+
+    def __init__(self, id: UUID, state: RunState, error: str | None) -> None:
+        super().__init__(f"run {id} is {state}: {error or 'no reason recorded'}")
+        self.run, self.state, self.error = id, state, error
+
+
+class Suspend(BaseException):
+    """Leaves the workflow's code: the run goes on after `after` from its last recorded step, maybe elsewhere.
+
+    A BaseException, so that an `except Exception` of the workflow cannot eat it.
+    """
+
+    def __init__(self, after: timedelta, reason: str) -> None:
+        super().__init__(reason)
+        self.after, self.reason = after, reason
+
+
+class Superseded(BaseException):
+    """Another worker has the run: whatever this one does from here on must leave no trace."""
+
+
+class Nondeterministic(BaseException):
+    """The workflow's code asks for another step than the one recorded at this place."""
+
+
+class ResumeRun(BaseModel):
+    """Input of the job that goes on with a run."""
+
+    run: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A run that this claim may write to."""
+
+    tenant_id: UUID
+    id: UUID
+    workflow: str
+    version: str
+    principal: dict[str, Any]
+    input: str
+    fence: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A step as an earlier attempt of the run left it."""
+
+    seq: int
+    kind: str
+    name: str
+    args_hash: bytes
+    state: str
+    output: str | None
+    error: str | None
+    attempt: int
+    failures: int
+
+
+class NewRun(BaseModel):
+    """A run to start over HTTP."""
+
+    workflow: str = Field(min_length=1, max_length=200, description="Name of a registered workflow.")
+    input: dict[str, Any] = Field(default_factory=dict, description="The workflow's input.")
+    key: str | None = Field(
+        None, min_length=1, max_length=500, description="A second start with the same key returns the first run."
+    )
+
+
+class RunView(BaseModel):
+    """A run as its owner sees it. Times are UTC."""
+
+    id: UUID
+    workflow: str
+    version: str
+    key: str | None = None
+    state: RunState
+    error: str | None = None
+    attempt: int = Field(description="How often a worker took it up.")
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class StepView(BaseModel):
+    """A step. `attempt` counts its recorded intents: that often it may have reached the outside."""
+
+    seq: int
+    kind: StepKind
+    name: str
+    state: StepState
+    output: Any = None
+    error: str | None = None
+    attempt: int
+    failures: int
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+class RunDetail(RunView):
+    """A run with input, output and steps."""
+
+    input: Any = None
+    output: Any = None
+    steps: list[StepView] = []

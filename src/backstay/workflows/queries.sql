@@ -1,0 +1,116 @@
+-- name: add_run
+-- A new run; none when the workflow has one with this key.
+insert into backstay.run (tenant_id, id, workflow, version, key, state, principal, input, created_at)
+values (%(tenant_id)s::uuid, %(id)s::uuid, %(workflow)s::text, %(version)s::text, %(key)s::text, 'pending',
+        %(principal)s::jsonb, %(input)s::jsonb, %(now)s::timestamptz)
+on conflict (tenant_id, workflow, key) where key is not null do nothing
+returning id;
+
+-- name: run_with_key
+-- The run that has the key already.
+select id from backstay.run
+where tenant_id = %(tenant_id)s::uuid and workflow = %(workflow)s::text and key = %(key)s::text;
+
+-- name: be_impatient
+-- A frozen worker may hold the run's row for a while; do not wait for it with a connection in hand.
+select set_config('lock_timeout', %(milliseconds)s::integer::text, true);
+
+-- name: take
+-- Hands the run to the claim `fence`: from now on a worker with another number can write nothing to it.
+update backstay.run
+set fence = %(fence)s::bigint, state = 'running', attempt = attempt + 1,
+    started_at = coalesce(started_at, %(now)s::timestamptz)
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'running')
+returning tenant_id, id, workflow, version, principal, input::text as input, fence, attempt;
+
+-- name: recorded
+-- The steps of a run so far, for replay.
+select seq, kind, name, args_hash, state, output::text as output, error, attempt, failures
+from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid order by seq;
+
+-- name: hold
+-- Locks the run for a transaction step; no row when another worker has it. Should this process freeze in the middle,
+-- the server ends the transaction after a while, and the lock with it.
+select set_config('idle_in_transaction_session_timeout', %(milliseconds)s::integer::text, true) as held
+from backstay.run
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running'
+for no key update;
+
+-- name: begin_step
+-- Records the intent, before anything happens outside. No row when another worker has the run.
+with held as materialized (
+    select tenant_id, id from backstay.run
+    where tenant_id = %(tenant_id)s::uuid and id = %(run_id)s::uuid and fence = %(fence)s::bigint
+      and state = 'running'
+    for no key update
+)
+insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, attempt, fence, started_at)
+select tenant_id, id, %(seq)s::integer, 'step', %(name)s::text, %(args_hash)s::bytea, 'started', 1,
+       %(fence)s::bigint, %(now)s::timestamptz
+from held
+on conflict (tenant_id, run_id, seq) do update
+set attempt = step.attempt + 1, fence = excluded.fence, started_at = excluded.started_at
+returning attempt;
+
+-- name: complete_step
+-- Stores a step's output. Also writes the whole row of a step that needs no intent: a transaction (in its own commit)
+-- and a recorded value.
+with held as materialized (
+    select tenant_id, id from backstay.run
+    where tenant_id = %(tenant_id)s::uuid and id = %(run_id)s::uuid and fence = %(fence)s::bigint
+      and state = 'running'
+    for no key update
+)
+insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, output, attempt, fence, started_at,
+                           finished_at)
+select tenant_id, id, %(seq)s::integer, %(kind)s::text, %(name)s::text, %(args_hash)s::bytea, 'completed',
+       %(output)s::jsonb, 1, %(fence)s::bigint, %(started_at)s::timestamptz, %(now)s::timestamptz
+from held
+on conflict (tenant_id, run_id, seq) do update
+set state = 'completed', output = excluded.output, error = null, fence = excluded.fence,
+    finished_at = excluded.finished_at
+    where step.state = 'started';
+
+-- name: fail_step
+-- Counts a failed attempt; `state` is failed when it was the last.
+with held as materialized (
+    select tenant_id, id from backstay.run
+    where tenant_id = %(tenant_id)s::uuid and id = %(run_id)s::uuid and fence = %(fence)s::bigint
+      and state = 'running'
+    for no key update
+)
+insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, error, attempt, failures, fence,
+                           started_at, finished_at)
+select tenant_id, id, %(seq)s::integer, %(kind)s::text, %(name)s::text, %(args_hash)s::bytea, %(state)s::text,
+       %(error)s::text, 1, 1, %(fence)s::bigint, %(started_at)s::timestamptz,
+       case when %(state)s::text = 'failed' then %(now)s::timestamptz end
+from held
+on conflict (tenant_id, run_id, seq) do update
+set state = excluded.state, error = excluded.error, failures = step.failures + 1, fence = excluded.fence,
+    finished_at = excluded.finished_at
+    where step.state = 'started'; -- a commit whose answer was lost may have completed it
+
+-- name: finish
+-- Ends a run; no row when another worker has it.
+update backstay.run
+set state = %(state)s::text, output = %(output)s::jsonb, error = %(error)s::text, finished_at = %(now)s::timestamptz
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running';
+
+-- name: find
+-- One run.
+select id, workflow, version, key, state, input, output, error, attempt, created_at, started_at, finished_at
+from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
+
+-- name: steps
+-- A run's steps as people see them.
+select seq, kind, name, state, output, error, attempt, failures, started_at, finished_at
+from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid order by seq;
+
+-- name: page
+-- Runs of a tenant, newest first, after a key, filtered.
+select id, workflow, version, key, state, error, attempt, created_at, started_at, finished_at
+from backstay.run
+where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
+  and (%(state)s::text is null or state = %(state)s::text)
+  and (%(workflow)s::text is null or workflow = %(workflow)s::text)
+order by id desc limit %(limit)s::bigint;

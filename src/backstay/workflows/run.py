@@ -1,0 +1,359 @@
+"""A run while its code executes: each step is looked up in what is recorded, or executed and recorded."""
+
+import asyncio
+import inspect
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, overload
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from ..jobs import Discard, Retry, RetryLater, Snooze
+from ..kernel import telemetry
+from ..kernel.clock import Clock
+from ..kernel.db import Database, Tx
+from ..kernel.errors import (
+    BackstayError,
+    BadRequest,
+    ConfigurationError,
+    Forbidden,
+    Gone,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+)
+from ..kernel.principal import Principal
+from . import encoding, store
+from .models import (
+    Nondeterministic,
+    Recorded,
+    StepFailed,
+    StepKind,
+    StepState,
+    Superseded,
+    Suspend,
+    Taken,
+)
+
+T = TypeVar("T")
+_HOPELESS = (
+    Invalid,
+    BadRequest,
+    Forbidden,
+    Unauthorized,
+    NotFound,
+    Gone,
+    TooLarge,
+    ConfigurationError,
+)  # the same call again gets the same answer
+_executed = telemetry.counter("backstay_steps_total", "Step attempts by outcome.", ["workflow", "kind", "outcome"])
+_log = telemetry.log("workflows")
+_PAUSE = timedelta(seconds=1)
+_NOW: TypeAdapter[Any] = TypeAdapter(datetime)
+_NUMBER: TypeAdapter[Any] = TypeAdapter(float)
+
+
+class Run:
+    """What a workflow's code is given: who it acts for, and the ways to do something once.
+
+    The code between the steps runs again from the top after a crash, so it must take the same way each time: take
+    time, chance and everything from outside through the run.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        taken: Taken,
+        recorded: Iterable[Recorded],
+        retry: Retry,
+        lease: timedelta,
+    ) -> None:
+        self._db, self._clock, self._taken, self._retry = db, clock, taken, retry
+        self._recorded = {step.seq: step for step in recorded}
+        self._patience = max(lease * 2, timedelta(seconds=5))
+        self._next = 0
+        self._over: BaseException | None = None  # why this attempt may begin no more steps
+        self._steps_under_way: set[asyncio.Task[Any]] = set()
+
+    @property
+    def id(self) -> UUID:
+        return self._taken.id
+
+    @property
+    def tenant(self) -> UUID:
+        return self._taken.tenant_id
+
+    @property
+    def attempt(self) -> int:
+        """How often a worker has taken this run up; 1 the first time."""
+        return self._taken.attempt
+
+    @property
+    def by(self) -> Principal:
+        """Who started the run; it acts with their permissions."""
+        principal = self._taken.principal
+        return Principal(
+            tenant=self.tenant,
+            id=UUID(principal["id"]),
+            name=principal["name"],
+            permissions=frozenset(principal["permissions"]),
+            key=UUID(principal["key"]) if principal.get("key") else None,
+            feature=principal.get("feature"),
+        )
+
+    @overload
+    async def step(self, fn: Callable[..., Awaitable[T]], *args: Any, name: str | None = None) -> T: ...
+    @overload
+    async def step(self, fn: Callable[..., T], *args: Any, name: str | None = None) -> T: ...
+    async def step(self, fn: Callable[..., Any], *args: Any, name: str | None = None) -> Any:
+        """Calls `fn(*args)` for effects outside, and stores what it returns; a replay gets the stored value.
+
+        At-least-once: the intent is committed first, then `fn` runs outside of any transaction, then its output is
+        committed; a crash in between runs it again. When it has a parameter `idempotency_key`, it is handed
+        `<run id>:<step number>`, the same each time. A function that is not async runs in a thread. The output is
+        stored as JSON by `fn`'s return annotation.
+
+        A failure suspends the run and is tried again with the workflow's backoff.
+
+        Raises:
+            StepFailed: its attempts are used up, or the error is one that repeating cannot mend.
+        """
+        place = self._place(StepKind.STEP, name or encoding.name_of(fn), encoding.hash_of(args))
+        adapter = encoding.adapter_of(fn)
+        if (standing := self._standing(place)) is not None:
+            return self._replayed(standing, adapter)
+        began = self._clock.now()
+        async with self._recording() as tx:
+            if not await store.begin_step(tx, self._taken, place.seq, place.name, place.args_hash, began):
+                raise self._leave(Superseded())
+        extra = {"idempotency_key": f"{self.id}:{place.seq}"} if encoding.wants_key(fn) else {}
+        try:
+            value = await _call(fn, args, extra)
+            text = encoding.encode(adapter, value, f"step {place.name}")
+            result = encoding.decode(adapter, text, f"step {place.name}")
+        except Exception as error:
+            raise await self._failed(place, error, began) from error
+        except (Discard, RetryLater, Snooze) as signal:
+            raise await self._signalled(place, signal, began) from signal
+        await self._complete(place, text, began)
+        return result
+
+    async def transaction(self, fn: Callable[..., Awaitable[T]], *args: Any, name: str | None = None) -> T:
+        """Calls `fn(tx, *args)` for effects in the database, exactly once: they are committed together with the step.
+
+        The run's row is locked in the same transaction and must still be this worker's, so a worker that lost the run
+        cannot commit. Make no outside calls in `fn`: it holds a connection.
+
+        Raises:
+            StepFailed: as for `step`.
+        """
+        place = self._place(StepKind.TRANSACTION, name or encoding.name_of(fn), encoding.hash_of(args))
+        adapter = encoding.adapter_of(fn)
+        if (standing := self._standing(place)) is not None:
+            result: T = self._replayed(standing, adapter)
+            return result
+        began = self._clock.now()
+        try:
+            async with self._db.tenant_tx(self.tenant) as tx:
+                if not await store.hold(tx, self._taken, self._patience):
+                    raise self._leave(Superseded())
+                value = await fn(tx, *args)
+                text = encoding.encode(adapter, value, f"step {place.name}")
+                result = encoding.decode(adapter, text, f"step {place.name}")
+                now = self._clock.now()
+                if not await store.complete_step(
+                    tx, self._taken, place.seq, place.kind, place.name, place.args_hash, text, began, now
+                ):
+                    raise self._leave(Superseded())
+        except Exception as error:
+            raise await self._failed(place, error, began) from error
+        except (Discard, RetryLater, Snooze) as signal:
+            raise await self._signalled(place, signal, began) from signal
+        self._count(place, "completed")
+        return result
+
+    async def now(self) -> datetime:
+        """The present moment, recorded: a replay gets the same."""
+        moment: datetime = await self._value("now", _NOW, self._clock.now)
+        return moment
+
+    async def random(self) -> float:
+        """A number in [0, 1), recorded: a replay gets the same."""
+        number: float = await self._value("random", _NUMBER, random.random)
+        return number
+
+    def finish(self) -> None:
+        """Called when the code has returned.
+
+        Raises:
+            Nondeterministic: steps are recorded that it did not come by this time.
+        """
+        left = [step for seq, step in self._recorded.items() if seq >= self._next]
+        if left:
+            raise self._diverged(
+                f"the code returned after {self._next} steps, but step {left[0].seq} ({left[0].name}) is recorded"
+            )
+
+    async def _value(self, name: str, adapter: TypeAdapter[Any], make: Callable[[], Any]) -> Any:
+        place = self._place(StepKind.VALUE, name, b"")
+        if (standing := self._standing(place)) is not None:
+            return self._replayed(standing, adapter)
+        value = make()
+        await self._complete(place, encoding.encode(adapter, value, name), self._clock.now())
+        return value
+
+    async def wind_up(self) -> None:
+        """Waits for steps that were started together with one that ended the attempt, so that none is still under way
+        when another worker goes on."""
+        others = self._steps_under_way - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)
+            for task in others:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    _log.info("a step beside the one that ended the attempt ended too", error=text_of(error))
+
+    def _leave(self, signal: BaseException) -> BaseException:
+        """Ends this attempt: a `finally` or a sibling of the code that still asks for a step gets the same signal."""
+        self._over = self._over or signal
+        return signal
+
+    @asynccontextmanager
+    async def _recording(self) -> AsyncIterator[Tx]:
+        """A transaction for our own bookkeeping. When it fails (the database is away), the attempt ends: the workflow's
+        code must not see an error that a replay would not repeat."""
+        try:
+            async with self._db.tenant_tx(self.tenant) as tx:
+                yield tx
+        except Exception as error:
+            _log.error("step could not be recorded; the run goes on later", exc_info=error)
+            reason = f"a step could not be recorded: {text_of(error)}"
+            raise self._leave(Suspend(_PAUSE, reason)) from error
+
+    async def _complete(self, place: "_Place", text: str, began: datetime) -> None:
+        async with self._recording() as tx:
+            if not await store.complete_step(
+                tx,
+                self._taken,
+                place.seq,
+                place.kind,
+                place.name,
+                place.args_hash,
+                text,
+                began,
+                self._clock.now(),
+            ):
+                raise self._leave(Superseded())
+        self._count(place, "completed")
+
+    def _place(self, kind: StepKind, name: str, args_hash: bytes) -> "_Place":
+        # Taken before anything is awaited, so that steps started together are numbered in the order of the code.
+        if self._over is not None:
+            raise self._over
+        if (task := asyncio.current_task()) is not None and task not in self._steps_under_way:
+            self._steps_under_way.add(task)
+            task.add_done_callback(self._steps_under_way.discard)
+        seq, self._next = self._next, self._next + 1
+        return _Place(seq, kind, name, args_hash)
+
+    def _standing(self, place: "_Place") -> Recorded | None:
+        """The finished step recorded at this place, if any."""
+        recorded = self._recorded.get(place.seq)
+        if recorded is None:
+            return None
+        if (recorded.kind, recorded.name) != (place.kind, place.name):
+            raise self._diverged(
+                f"step {place.seq} is recorded as {recorded.kind} {recorded.name}, but the code now asks for "
+                f"{place.kind} {place.name}"
+            )
+        if recorded.args_hash != place.args_hash:
+            raise self._diverged(
+                f"step {place.seq} ({place.name}) is recorded with other arguments than the code now passes"
+            )
+        return None if recorded.state == StepState.STARTED else recorded
+
+    def _diverged(self, how: str) -> BaseException:
+        mend = "Give changed code a new version and keep the old one registered while runs of it are unfinished."
+        return self._leave(Nondeterministic(f"{how}. {mend}"))
+
+    def _replayed(self, recorded: Recorded, adapter: TypeAdapter[Any]) -> Any:
+        if recorded.state == StepState.FAILED:
+            raise StepFailed(recorded.name, recorded.error or "no reason recorded")
+        return encoding.decode(adapter, recorded.output, f"step {recorded.name}")
+
+    async def _signalled(
+        self, place: "_Place", signal: Discard | RetryLater | Snooze, began: datetime
+    ) -> BaseException:
+        match signal:
+            case Snooze():
+                return self._leave(Suspend(signal.after, signal.reason or "snoozed"))
+            case Discard():
+                return await self._failed(place, signal, began, hopeless=True)
+            case RetryLater():
+                return await self._failed(place, signal, began, after=signal.after)
+
+    async def _failed(
+        self,
+        place: "_Place",
+        error: BaseException,
+        began: datetime,
+        *,
+        hopeless: bool = False,
+        after: timedelta | None = None,
+    ) -> BaseException:
+        """Records the failure and says what to raise: Suspend while attempts are left, StepFailed after the last."""
+        before = self._recorded.get(place.seq)
+        failures = (before.failures if before else 0) + 1
+        last = hopeless or isinstance(error, _HOPELESS) or failures >= self._retry.max_attempts
+        state = StepState.FAILED if last else StepState.STARTED
+        reason = text_of(error)
+        async with self._recording() as tx:
+            if not await store.fail_step(
+                tx,
+                self._taken,
+                place.seq,
+                place.kind,
+                place.name,
+                place.args_hash,
+                state,
+                reason,
+                began,
+                self._clock.now(),
+            ):
+                return self._leave(Superseded())
+        self._count(place, "failed" if last else "retried")
+        _log.warning("step failed", step=place.name, seq=place.seq, failures=failures, last=last, exc_info=error)
+        if last:
+            return StepFailed(place.name, reason)
+        delay = self._retry.delay(failures, random.random) if after is None else after
+        return self._leave(Suspend(delay, f"step {place.name} failed: {reason}"))
+
+    def _count(self, place: "_Place", outcome: str) -> None:
+        _executed.labels(self._taken.workflow, place.kind, outcome).inc()
+
+
+class _Place:
+    """Where in the run a step stands, and what identifies it on replay."""
+
+    __slots__ = ("args_hash", "kind", "name", "seq")
+
+    def __init__(self, seq: int, kind: StepKind, name: str, args_hash: bytes) -> None:
+        self.seq, self.kind, self.name, self.args_hash = seq, kind, name, args_hash
+
+
+def text_of(error: BaseException) -> str:
+    """An error as it is stored: type and message, without what looks like a secret."""
+    detail = error.detail if isinstance(error, BackstayError) else str(error)
+    text = f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+    return telemetry.scrub(text.replace("\0", "").encode("utf-8", "replace").decode())[:4_000]
+
+
+async def _call(fn: Callable[..., Any], args: tuple[Any, ...], extra: dict[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+        return await fn(*args, **extra)
+    value = await asyncio.to_thread(fn, *args, **extra)
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,394 @@
+"""Decides about runs: registration, start, resumption, the end. Each decision is one transaction."""
+
+import inspect
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, get_type_hints, overload
+from uuid import UUID
+
+import orjson
+import structlog
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from ..audit import Audit
+from ..events import Events
+from ..jobs import Cancel, JobContext, JobLost, Jobs, Retry, RetryLater, Snooze
+from ..kernel import telemetry
+from ..kernel.clock import Clock
+from ..kernel.db import Database, Tx
+from ..kernel.errors import ConfigurationError, FieldError, TimedOut
+from ..kernel.ids import new_id
+from ..kernel.principal import Principal
+from . import encoding, store
+from .models import (
+    Nondeterministic,
+    Recorded,
+    ResumeRun,
+    RunDetail,
+    RunFailed,
+    RunInputInvalid,
+    RunNotFound,
+    RunState,
+    RunView,
+    StepFailed,
+    Superseded,
+    Suspend,
+    Taken,
+    UnknownWorkflow,
+)
+from .run import Run, text_of
+
+I = TypeVar("I", bound=BaseModel)  # noqa: E741 -- input and output, as in Workflow[I, O]
+O = TypeVar("O")  # noqa: E741
+RESUME = "workflow.resume"
+_TOPIC = "runs"
+_UNKNOWN_VERSION_WAIT = timedelta(seconds=10)
+_FINISHED_POLL = 1.0
+_finished = telemetry.counter("backstay_runs_finished_total", "Runs by how they ended.", ["workflow", "state"])
+_log = telemetry.log("workflows")
+
+
+class Workflow(Generic[I, O]):
+    """A registered workflow. Calling it runs its code inline, as part of another run."""
+
+    def __init__(
+        self,
+        workflows: "Workflows",
+        function: Callable[[Run, I], Awaitable[O]],
+        name: str,
+        version: str,
+        retry: Retry,
+    ) -> None:
+        self._workflows = workflows
+        self.function, self.name, self.version, self.retry = function, name, version, retry
+        self.input: TypeAdapter[Any] = TypeAdapter(_input_of(function))
+        self.output = encoding.adapter_of(function)
+
+    async def __call__(self, run: Run, input: I) -> O:
+        return await self.function(run, input)
+
+    async def start(
+        self,
+        input: I,
+        *,
+        key: str | UUID | None = None,
+        tenant: UUID | None = None,
+        by: Principal | None = None,
+        tx: Tx | None = None,
+    ) -> "RunHandle":
+        """Starts a run of this version, in `tx` when given: it exists if and only if that commits.
+
+        `by` is who the run acts for; without one it acts for `tenant` (or the tenant of `tx`) with every permission.
+        Idempotent on `key`: a second start with it returns the first run, whatever its state.
+
+        Raises:
+            ConfigurationError: none of `tenant`, `by` and `tx` says which tenant it is for.
+        """
+        return await self._workflows.start_with(self, input, key=key, tenant=tenant, by=by, tx=tx)
+
+
+@dataclass(frozen=True, slots=True)
+class RunHandle:
+    """A run that was started."""
+
+    id: UUID
+    by: Principal
+    workflows: "Workflows"
+
+    async def get(self) -> RunDetail:
+        return await self.workflows.get(self.by, self.id)
+
+    async def result(self, timeout: float = 60.0) -> Any:
+        """As `Workflows.result`."""
+        return await self.workflows.result(self.by, self.id, timeout=timeout)
+
+
+class Workflows:
+    """The registered workflows of a process, and their runs."""
+
+    def __init__(self, db: Database, clock: Clock, jobs: Jobs, audit: Audit, events: Events) -> None:
+        self._db, self._clock, self._jobs, self._audit, self._events = db, clock, jobs, audit, events
+        self._registered: dict[tuple[str, str], Workflow[Any, Any]] = {}
+        self._newest: dict[str, Workflow[Any, Any]] = {}
+        self._lease = timedelta(seconds=jobs.settings.lease_seconds)
+        self._resume_job = jobs.handler(
+            RESUME,
+            self._resume,
+            ResumeRun,
+            queue="workflows",
+            # how often a run's own code may fail is the workflow's to say; this binds what fails around it
+            retry=Retry(max_attempts=1_000, cap=timedelta(minutes=1)),
+            timeout=None,
+            on_discard=self._give_up,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Registered workflows."""
+        return sorted(self._newest)
+
+    @overload
+    def workflow(self, function: Callable[[Run, I], Awaitable[O]], /) -> Workflow[I, O]: ...
+    @overload
+    def workflow(
+        self, /, *, name: str | None = None, version: str = "1", retry: Retry | None = None
+    ) -> Callable[[Callable[[Run, I], Awaitable[O]]], Workflow[I, O]]: ...
+    def workflow(
+        self,
+        function: Callable[[Run, Any], Awaitable[Any]] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str = "1",
+        retry: Retry | None = None,
+    ) -> Any:
+        """Registers `async def f(run: Run, input: Model) -> Output`, as `@workflow` or `@workflow(version="2")`.
+
+        A run stays on the version it began with; new runs take the one registered last. `retry` is for each step, and
+        for the code between the steps.
+
+        Raises:
+            ConfigurationError: name and version are taken, or the function is not of this form.
+        """
+
+        def register(function: Callable[[Run, Any], Awaitable[Any]]) -> Workflow[Any, Any]:
+            made = Workflow(
+                self, function, name or encoding.name_of(function).rpartition(".")[2], version, retry or Retry()
+            )
+            if (made.name, version) in self._registered:
+                raise ConfigurationError(
+                    f"the workflow {made.name} is registered twice in version {version}; name or version must differ"
+                )
+            self._registered[made.name, version] = self._newest[made.name] = made
+            return made
+
+        return register if function is None else register(function)
+
+    async def start_with(
+        self,
+        workflow: Workflow[I, O],
+        input: I,
+        *,
+        key: str | UUID | None = None,
+        tenant: UUID | None = None,
+        by: Principal | None = None,
+        tx: Tx | None = None,
+    ) -> RunHandle:
+        """As `Workflow.start`."""
+        whose = tenant or (by.tenant if by else None) or (tx.tenant if tx else None)
+        if whose is None:
+            raise ConfigurationError("say which tenant the run is for: hand in `tenant`, `by` or a tenant's `tx`")
+        by = by or Principal.system(whose, f"workflow:{workflow.name}")
+        text = encoding.encode(TypeAdapter(type(input)), input, "the caller")
+        id, now, known_as = new_id(), self._clock.now(), None if key is None else str(key)
+        async with self._db.join(tx, whose) as tx:
+            if not await store.add_run(
+                tx,
+                tenant=whose,
+                id=id,
+                workflow=workflow.name,
+                version=workflow.version,
+                key=known_as,
+                principal=_stored(by),
+                input=text,
+                now=now,
+            ):
+                return RunHandle(await store.run_with_key(tx, whose, workflow.name, str(known_as)), by, self)
+            await self._resume_job.enqueue(ResumeRun(run=id), tenant=whose, key=str(id), tx=tx)
+            about = {"workflow": workflow.name, "version": workflow.version}
+            await self._audit.record(tx, by, "run.started", f"run:{id}", run=id, metadata=about)
+            await self._events.emit(tx, "run.started", {"run": str(id), **about}, tenant=whose)
+        return RunHandle(id, by, self)
+
+    async def start_raw(
+        self, name: str, input: Mapping[str, Any], *, by: Principal, key: str | None = None, tx: Tx | None = None
+    ) -> RunDetail:
+        """Starts a run of the newest version with input that comes from outside.
+
+        Raises:
+            UnknownWorkflow: none of that name is registered here.
+            RunInputInvalid: the input does not fit its model.
+        """
+        workflow = self._newest.get(name)
+        if workflow is None:
+            raise UnknownWorkflow(f"no workflow is called {name!r}; registered here: {', '.join(self.names) or 'none'}")
+        try:
+            model = workflow.input.validate_json(orjson.dumps(input))
+        except ValidationError as error:
+            raise _wrong_input(name, error) from None
+        async with self._db.join(tx, by.tenant) as tx:
+            handle = await self.start_with(workflow, model, key=key, by=by, tx=tx)
+            return await self.get(by, handle.id, tx=tx)
+
+    async def get(self, by: Principal, id: UUID, *, tx: Tx | None = None) -> RunDetail:
+        """One run with its steps.
+
+        Raises:
+            RunNotFound: the tenant has none of that id.
+        """
+        async with self._db.join(tx, by.tenant) as tx:
+            run = await store.find(tx, by.tenant, id)
+            if run is None:
+                raise RunNotFound(f"there is no run {id}")
+            run.steps = await store.steps(tx, by.tenant, id)
+            return run
+
+    async def list(
+        self,
+        by: Principal,
+        *,
+        limit: int = 50,
+        after: UUID | None = None,
+        state: RunState | None = None,
+        workflow: str | None = None,
+    ) -> list[RunView]:
+        """Runs of the caller's tenant, newest first, older than the run `after`."""
+        async with self._db.tenant_tx(by.tenant) as tx:
+            return await store.page(tx, by.tenant, after=after, limit=limit, state=state, workflow=workflow)
+
+    async def result(self, by: Principal, id: UUID, *, timeout: float = 60.0) -> Any:
+        """What the run returned, once it has completed; waits at most `timeout` seconds.
+
+        Raises:
+            RunFailed: it ended otherwise.
+            TimedOut: it has not ended yet; the run goes on.
+            RunNotFound
+        """
+        ends = time.monotonic() + timeout
+        with self._db.notifier.subscribe(_TOPIC, str(id)) as changed:
+            while True:
+                async with self._db.tenant_tx(by.tenant) as tx:
+                    run = await store.find(tx, by.tenant, id)
+                if run is None:
+                    raise RunNotFound(f"there is no run {id}")
+                if run.state.finished:
+                    break
+                left = ends - time.monotonic()
+                if left <= 0:
+                    raise TimedOut(f"run {id} is {run.state} after {timeout:g} seconds; it goes on")
+                await changed.wait(min(left, _FINISHED_POLL))
+        if run.state != RunState.COMPLETED:
+            raise RunFailed(id, run.state, run.error)
+        workflow = self._registered.get((run.workflow, run.version))
+        return run.output if workflow is None else workflow.output.validate_json(orjson.dumps(run.output))
+
+    # -- the job ----------------------------------------------------------------------------------------------------
+
+    async def _resume(self, context: JobContext, input: ResumeRun) -> None:
+        """Goes on with a run from its last recorded step."""
+        structlog.contextvars.bind_contextvars(run=str(input.run))
+        taken, recorded = await self._take(context, input.run)
+        if taken is None:
+            return
+        workflow = self._registered.get((taken.workflow, taken.version))
+        if workflow is None:
+            _log.warning("run waits for its code", workflow=taken.workflow, version=taken.version)
+            raise Snooze(
+                _UNKNOWN_VERSION_WAIT,
+                f"workflow {taken.workflow} is not registered here in version {taken.version}",
+            )
+        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self._lease)
+        try:
+            try:
+                try:
+                    output = await workflow.function(run, workflow.input.validate_json(taken.input))
+                finally:
+                    await run.wind_up()
+                text = encoding.encode(workflow.output, output, f"workflow {workflow.name}")
+                run.finish()
+            except Suspend as signal:
+                raise Snooze(signal.after, signal.reason) from signal
+            except Nondeterministic as signal:
+                await self._end(taken, run.by, RunState.NONDETERMINISTIC, error=str(signal))
+            except Cancel as signal:
+                await self._end(taken, run.by, RunState.CANCELLED, error=signal.reason)
+            except Exception as error:
+                if context.attempt < workflow.retry.max_attempts and not isinstance(error, StepFailed):
+                    _log.warning("the code between the steps failed", exc_info=error)
+                    delay = workflow.retry.delay(context.attempt, random.random)
+                    raise RetryLater(text_of(error), delay) from error
+                await self._end(taken, run.by, RunState.FAILED, error=text_of(error))
+            else:
+                await self._end(taken, run.by, RunState.COMPLETED, output=text)
+        except Superseded:
+            raise JobLost(f"run {taken.id} was taken up by another worker") from None
+
+    async def _take(self, context: JobContext, id: UUID) -> tuple[Taken | None, "tuple[Recorded, ...]"]:
+        async with self._db.tenant_tx(context.tenant) as tx:
+            await context.hold(tx)
+            taken = await store.take(tx, context.tenant, id, context.fence, self._clock.now(), patience=self._lease / 2)
+            if isinstance(taken, TimeoutError):
+                raise Snooze(self._lease / 2, "another worker's transaction still holds the run")
+            return taken, tuple(await store.recorded(tx, context.tenant, id) if taken else ())
+
+    async def _give_up(self, context: JobContext, input: ResumeRun, reason: str) -> None:
+        """The job is about to be discarded: the run has failed."""
+        taken, _ = await self._take(context, input.run)
+        if taken is None:
+            return
+        workflow = self._registered.get((taken.workflow, taken.version))
+        retry = workflow.retry if workflow else Retry()
+        by = Run(self._db, self._clock, taken, (), retry, self._lease).by
+        await self._end(taken, by, RunState.FAILED, error=reason)
+
+    async def _end(
+        self, taken: Taken, by: Principal, state: RunState, *, output: str | None = None, error: str | None = None
+    ) -> None:
+        """The end of a run, with its audit entry and event, in one transaction."""
+        about = {"workflow": taken.workflow, "version": taken.version}
+        reason = {} if error is None else {"error": error}
+        async with self._db.tenant_tx(taken.tenant_id) as tx:
+            if not await store.finish(tx, taken, state, output, error, self._clock.now()):
+                raise Superseded
+            await self._audit.record(
+                tx,
+                by,
+                f"run.{state}",
+                f"run:{taken.id}",
+                outcome="ok" if state == RunState.COMPLETED else "error",
+                run=taken.id,
+                metadata=about,
+                payload=reason or None,
+            )
+            await self._events.emit(
+                tx, f"run.{state}", {"run": str(taken.id), **about, **reason}, tenant=taken.tenant_id
+            )
+            tx.notify(_TOPIC, str(taken.id))
+        _finished.labels(taken.workflow, state).inc()
+        log = _log.info if state == RunState.COMPLETED else _log.error
+        log("run ended", state=state, workflow=taken.workflow, reason=error)
+
+
+def _input_of(function: Callable[..., Any]) -> type[BaseModel]:
+    name = encoding.name_of(function)
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) == 2 and inspect.iscoroutinefunction(function):
+        hint = get_type_hints(function).get(parameters[1].name)
+        if isinstance(hint, type) and issubclass(hint, BaseModel):
+            return hint
+    raise ConfigurationError(
+        f"the workflow {name} must be `async def {name}(run: Run, input: Model)`, Model being a pydantic model"
+    )
+
+
+def _stored(by: Principal) -> dict[str, Any]:
+    return {
+        "id": str(by.id),
+        "name": by.name,
+        "permissions": sorted(by.permissions),
+        "key": None if by.key is None else str(by.key),
+        "feature": by.feature,
+    }
+
+
+def _wrong_input(name: str, error: ValidationError) -> RunInputInvalid:
+    fields = [
+        FieldError(".".join(("input", *map(str, item["loc"]))), item["msg"])
+        for item in error.errors(include_input=False, include_url=False)
+    ]
+    return RunInputInvalid(
+        f"the input of workflow {name} is wrong: {fields[0].field}: {fields[0].message}", errors=fields
+    )

@@ -1,0 +1,179 @@
+"""Rows in, models out: one function per query, no decisions."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import errors
+
+from ..kernel import sql
+from ..kernel.db import Tx
+from .models import Recorded, RunDetail, RunView, StepView, Taken
+
+_queries = sql.load(__package__)
+_LAST = UUID(int=2**128 - 1)
+
+
+async def add_run(
+    tx: Tx,
+    *,
+    tenant: UUID,
+    id: UUID,
+    workflow: str,
+    version: str,
+    key: str | None,
+    principal: Mapping[str, Any],
+    input: str,
+    now: datetime,
+) -> bool:
+    """False when the workflow has a run with this key."""
+    added = await _queries.add_run.value(
+        tx,
+        tenant_id=tenant,
+        id=id,
+        workflow=workflow,
+        version=version,
+        key=key,
+        principal=dict(principal),
+        input=input,
+        now=now,
+    )
+    return added is not None
+
+
+async def run_with_key(tx: Tx, tenant: UUID, workflow: str, key: str) -> UUID:
+    id: UUID = await _queries.run_with_key.value(tx, tenant_id=tenant, workflow=workflow, key=key)
+    return id
+
+
+async def take(
+    tx: Tx, tenant: UUID, id: UUID, fence: int, now: datetime, patience: timedelta
+) -> Taken | TimeoutError | None:
+    """The run, handed to `fence`; None when it has finished; a TimeoutError when another transaction holds its row."""
+    await _queries.be_impatient.run(tx, milliseconds=int(patience.total_seconds() * 1000))
+    try:
+        return await _queries.take.maybe(tx, Taken, tenant_id=tenant, id=id, fence=fence, now=now)
+    except errors.LockNotAvailable:
+        return TimeoutError()
+
+
+async def recorded(tx: Tx, tenant: UUID, run: UUID) -> list[Recorded]:
+    return await _queries.recorded.all(tx, Recorded, tenant_id=tenant, run_id=run)
+
+
+async def hold(tx: Tx, run: Taken, patience: timedelta) -> bool:
+    held = await _queries.hold.value(
+        tx,
+        tenant_id=run.tenant_id,
+        id=run.id,
+        fence=run.fence,
+        milliseconds=int(patience.total_seconds() * 1000),
+    )
+    return held is not None
+
+
+async def begin_step(tx: Tx, run: Taken, seq: int, name: str, args_hash: bytes, now: datetime) -> bool:
+    attempt = await _queries.begin_step.value(
+        tx,
+        tenant_id=run.tenant_id,
+        run_id=run.id,
+        fence=run.fence,
+        seq=seq,
+        name=name,
+        args_hash=args_hash,
+        now=now,
+    )
+    return attempt is not None
+
+
+async def complete_step(
+    tx: Tx,
+    run: Taken,
+    seq: int,
+    kind: str,
+    name: str,
+    args_hash: bytes,
+    output: str,
+    started_at: datetime,
+    now: datetime,
+) -> bool:
+    written = await _queries.complete_step.run(
+        tx,
+        tenant_id=run.tenant_id,
+        run_id=run.id,
+        fence=run.fence,
+        seq=seq,
+        kind=kind,
+        name=name,
+        args_hash=args_hash,
+        output=output,
+        started_at=started_at,
+        now=now,
+    )
+    return written == 1
+
+
+async def fail_step(
+    tx: Tx,
+    run: Taken,
+    seq: int,
+    kind: str,
+    name: str,
+    args_hash: bytes,
+    state: str,
+    error: str,
+    started_at: datetime,
+    now: datetime,
+) -> bool:
+    written = await _queries.fail_step.run(
+        tx,
+        tenant_id=run.tenant_id,
+        run_id=run.id,
+        fence=run.fence,
+        seq=seq,
+        kind=kind,
+        name=name,
+        args_hash=args_hash,
+        state=state,
+        error=error,
+        started_at=started_at,
+        now=now,
+    )
+    return written == 1
+
+
+async def finish(tx: Tx, run: Taken, state: str, output: str | None, error: str | None, now: datetime) -> bool:
+    written = await _queries.finish.run(
+        tx,
+        tenant_id=run.tenant_id,
+        id=run.id,
+        fence=run.fence,
+        state=state,
+        output=output,
+        error=error,
+        now=now,
+    )
+    return written == 1
+
+
+async def find(tx: Tx, tenant: UUID, id: UUID) -> RunDetail | None:
+    return await _queries.find.maybe(tx, RunDetail, tenant_id=tenant, id=id)
+
+
+async def steps(tx: Tx, tenant: UUID, run: UUID) -> list[StepView]:
+    return await _queries.steps.all(tx, StepView, tenant_id=tenant, run_id=run)
+
+
+async def page(
+    tx: Tx, tenant: UUID, *, after: UUID | None, limit: int, state: str | None, workflow: str | None
+) -> list[RunView]:
+    return await _queries.page.all(
+        tx,
+        RunView,
+        tenant_id=tenant,
+        after=after or _LAST,
+        limit=limit,
+        state=state,
+        workflow=workflow,
+    )

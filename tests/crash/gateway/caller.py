@@ -1,0 +1,59 @@
+"""A gateway process of its own, for tests: reads its orders from the first line of stdin, prints what came of them.
+
+Orders: {"database_url", "master_key", "base_url", "principal": {...}, "model", "calls", "stream", "prefix"}.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from uuid import UUID
+
+from backstay.audit import Audit
+from backstay.gateway import BudgetExceeded, Gateway
+from backstay.kernel.clock import SystemClock
+from backstay.kernel.crypto import Vault
+from backstay.kernel.db import Database
+from backstay.kernel.principal import Principal
+from backstay.kernel.settings import Settings
+
+
+async def main() -> None:
+    orders = json.loads(sys.stdin.readline())
+    settings = Settings.load(
+        database_url=orders["database_url"],
+        master_key=orders["master_key"],
+        data_dir=Path(orders["data_dir"]),
+        openai_base_url=orders.get("base_url"),
+        unknown_price="1",
+        lease_seconds=1.0,
+    )
+    by = Principal(UUID(orders["tenant"]), UUID(orders["id"]), "caller", frozenset({"*"}), key=UUID(orders["key"]))
+    clock, vault = SystemClock(), Vault.of(settings)
+    async with Database(settings.database_url, settings) as db:
+        gateway = Gateway(db, clock, vault, Audit(db, clock, vault), settings)
+        await gateway.start()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        results = await asyncio.gather(*(_call(gateway, by, orders, number) for number in range(orders["calls"])))
+        print(json.dumps({word: results.count(word) for word in set(results)}), flush=True)
+        await gateway.stop()
+
+
+async def _call(gateway: Gateway, by: Principal, orders: dict, number: int) -> str:
+    request = {
+        "model": orders["model"],
+        "messages": [{"role": "user", "content": f"{orders.get('prefix', 'call')}-{number}"}],
+    }
+    try:
+        if orders.get("stream"):
+            async for _ in gateway.stream(by, request, feature="race"):
+                pass
+        else:
+            await gateway.complete(by, request, feature="race")
+    except BudgetExceeded:
+        return "refused"
+    return "ok"
+
+
+asyncio.run(main())

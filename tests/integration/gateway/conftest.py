@@ -1,0 +1,88 @@
+"""A gateway on the test's database, the simulator as a provider on a real socket, and a look into the tables."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from backstay.audit import Audit
+from backstay.gateway import Gateway, Timeouts
+from backstay.gateway.sim.server import SimServer
+from backstay.kernel.clock import Clock, SystemClock
+from backstay.kernel.crypto import Vault
+from backstay.kernel.db import Database
+from backstay.kernel.settings import Settings
+
+
+@pytest.fixture
+def until() -> Callable[..., Awaitable[Any]]:
+    """Waits for rows that another task or process commits: `await until(lambda: rows("select …"))`."""
+    return _until
+
+
+async def _until(check: Callable[[], Awaitable[Any]]) -> Any:
+    """What `check` gives, as soon as it gives something. The test's own timeout bounds it."""
+    while not (found := await check()):  # noqa: ASYNC110 -- another process commits it: there is no event to wait for
+        await asyncio.sleep(0.02)
+    return found
+
+
+MakeGateway = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+def audit(db: Database, clock: SystemClock, vault: Vault) -> Audit:
+    return Audit(db, clock, vault)
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[SimServer]:
+    """The simulator, listening; `provider.url` is its base URL."""
+    server = SimServer()
+    server.keep_bodies = True
+    async with server.running() as url:
+        server.url = url  # type: ignore[attr-defined]
+        yield server
+
+
+@pytest.fixture
+async def make_gateway(
+    db: Database, clock: SystemClock, vault: Vault, audit: Audit, settings: Settings
+) -> AsyncIterator[MakeGateway]:
+    """Makes started gateways: `await make_gateway(base_url=…, timeouts=…, clock=…, durability=…)`."""
+    async with AsyncExitStack() as stack:
+
+        async def make(
+            base_url: str | None = None, timeouts: Timeouts | None = None, clock: Clock = clock, **changes: Any
+        ) -> Gateway:
+            changed = settings.model_copy(update={"openai_base_url": base_url, "unknown_price": "1", **changes})
+            gateway = Gateway(db, clock, vault, audit, changed, timeouts=timeouts)
+            await gateway.start()
+            stack.push_async_callback(gateway.stop)
+            return gateway
+
+        yield make
+
+
+@pytest.fixture
+async def gateway(make_gateway: MakeGateway, provider: SimServer) -> Gateway:
+    """Its `openai` provider is the simulator on a socket: `openai:sim:echo`."""
+    return await make_gateway(provider.url)  # type: ignore[attr-defined]
+
+
+Rows = Callable[..., Awaitable[list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def rows(db: Database) -> Rows:
+    """Reads rows as the system role: `await rows("select … from backstay.hold")`."""
+
+    async def read(query: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        async with db.system_tx() as tx:
+            cursor = await tx.execute(query, params)
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
+
+    return read

@@ -1,0 +1,133 @@
+"""The hot queries stay on their indexes, with no rows and with many."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from backstay.jobs import Jobs, store
+from backstay.kernel import sql
+from backstay.kernel.db import SYSTEM, Database
+
+from .conftest import Note
+
+QUERIES = sql.load("backstay.jobs")
+ROWS = 50_000
+PARAMS: dict[str, dict[str, Any]] = {
+    "turn": {
+        "worker": UUID(int=1),
+        "first_fence": 1 << 32,
+        "fences": list(range(200)),
+        "queues": ["default", "mail"],
+        "names": ["note"],
+        "room": 500,
+        "now": "2026-01-01T00:00:00Z",
+    },
+    "promote": {"now": "2020-01-01T00:00:00Z", "limit": 100},
+    "next_due": {},
+    "claims": {"worker": UUID(int=1)},
+    "rescue": {"now": "2026-01-01T00:00:00Z"},
+    "ready_queues": {},
+}
+
+
+def scans(plan: dict[str, Any]) -> list[str]:
+    """Sequential scans of the hot table in a plan, and the indexes it uses."""
+    found = []
+    if plan.get("Relation Name") == "job" and plan["Node Type"] in ("Seq Scan", "Sample Scan"):
+        found.append("Seq Scan on job")
+    if "Index Name" in plan:
+        found.append(plan["Index Name"])
+    for part in plan.get("Plans", []):
+        found += scans(part)
+    return found
+
+
+def explain(connection: psycopg.Connection[Any], name: str, mode: str) -> list[str]:
+    """The plan of the prepared query, custom or generic, as the driver's prepared statements get it."""
+    query = next(query for query in QUERIES if query.name == name)
+    with connection.transaction(force_rollback=True):
+        connection.execute(f"set local plan_cache_mode = 'force_{mode}_plan'")
+        connection.execute("set local role backstay_system")
+        cursor = psycopg.ClientCursor(connection)
+        params = PARAMS[name]
+        text = query.text.rstrip().rstrip(";")
+        names = list(params)
+        numbered = text
+        for number, key in enumerate(names, 1):
+            numbered = numbered.replace(f"%({key})s", f"${number}")
+        connection.execute(f"prepare hot as {numbered.replace('%%', '%')}")  # type: ignore[arg-type]
+        marks = ", ".join(["%s"] * len(names))
+        arguments = f"({marks})" if names else ""
+        cursor.execute(f"explain (format json) execute hot{arguments}", list(params.values()))  # type: ignore[arg-type]
+        row = cursor.fetchone()
+        connection.execute("deallocate hot")
+    assert row is not None
+    plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
+    return scans(plan[0]["Plan"])
+
+
+@pytest.mark.parametrize("rows", [0, ROWS])
+async def test_hot_queries_use_the_partial_indexes(
+    jobs: Jobs, tenant: UUID, database_url: str, rows: int, db: Database
+) -> None:
+    for _ in range(rows // 5_000):
+        await jobs.enqueue_many("note", [(None, Note())] * 5_000, tenant=tenant)
+    expected = {
+        "turn": {"job_ready", "job_running", "job_running_key"},
+        "promote": {"job_due"},
+        "next_due": {"job_due"},
+        "ready_queues": {"job_ready"},
+        "claims": {"job_running"},
+        "rescue": {"job_running"},
+    }
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for statistics in ("none", "analyzed"):
+            if statistics == "analyzed":
+                connection.execute("analyze backstay.job")
+            for name, indexes in expected.items():
+                for mode in ("custom", "generic"):
+                    used = explain(connection, name, mode)
+                    about = f"{name}, {rows} rows, {mode} plan, statistics: {statistics}: {used}"
+                    if rows:
+                        assert "Seq Scan on job" not in used, about
+                        assert indexes & set(used), about
+                    if name == "turn":
+                        assert "job_ready" in used, about
+    assert SYSTEM == "backstay_system"
+
+
+async def test_a_claim_from_many_waiting_jobs_takes_milliseconds(jobs: Jobs, tenant: UUID, db: Database) -> None:
+    """By what it reads, not by the clock: the pages touched do not grow with the queue."""
+    for _ in range(ROWS // 5_000):
+        await jobs.enqueue_many("note", [(None, Note())] * 5_000, tenant=tenant)
+    worker = UUID(int=5)
+    async with db.system_tx() as tx:
+        await store.add_worker(tx, worker, "plan", ["default"], 60)
+    async with db.system_tx() as tx:
+        before = await reads(tx.connection)
+        turn = await store.turn(
+            tx,
+            worker=worker,
+            first_fence=0,
+            fences=[],
+            queues=["default"],
+            names=["note"],
+            room=10,
+            now=jobs.clock.now(),
+        )
+        touched = await reads(tx.connection) - before
+    assert len(turn.claimed) == 10
+    assert touched < 1_000, f"claiming 10 of {ROWS} jobs read {touched} rows"
+
+
+async def reads(connection: psycopg.AsyncConnection[Any]) -> int:
+    """Rows of the hot table that this transaction has fetched so far."""
+    cursor = await connection.execute(
+        "select pg_stat_get_xact_tuples_returned(oid) + pg_stat_get_xact_tuples_fetched(oid) "
+        "from pg_class where oid = 'backstay.job'::regclass"
+    )
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,46 @@
+import asyncio
+
+import pytest
+
+from backstay.gateway.batch import Batcher, Stopped
+
+
+async def test_while_one_group_is_written_the_next_one_gathers():
+    groups, gate = [], asyncio.Event()
+
+    async def write(items):
+        groups.append(items)
+        await gate.wait()
+        return [item * 2 for item in items]
+
+    batcher = Batcher("test", write, most=3)
+    first = batcher.submit(0)
+    await asyncio.sleep(0)
+    rest = [batcher.submit(n) for n in range(1, 6)]
+    gate.set()
+    assert await asyncio.gather(first, *rest) == [0, 2, 4, 6, 8, 10]
+    assert groups == [[0], [1, 2, 3], [4, 5]]
+
+
+async def test_a_failure_is_for_the_one_that_caused_it():
+    async def write(items):
+        if "bad" in items:
+            raise ValueError("bad")
+        return [KeyError(item) if item == "no" else item for item in items]
+
+    batcher = Batcher("test", write)
+    results = await asyncio.gather(*map(batcher.submit, ["a", "bad", "no", "b"]), return_exceptions=True)
+    assert [type(result) for result in results] == [str, ValueError, KeyError, str]
+
+
+async def test_stopping_writes_what_waits_and_takes_no_more():
+    async def write(items):
+        await asyncio.sleep(0)
+        return items
+
+    batcher = Batcher("test", write)
+    waiting = [batcher.submit(n) for n in range(3)]
+    await batcher.stop()
+    assert [future.result() for future in waiting] == [0, 1, 2]
+    with pytest.raises(Stopped):
+        batcher.submit(3)

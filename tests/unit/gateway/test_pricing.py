@@ -1,0 +1,58 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from backstay.gateway.errors import PriceUnknown
+from backstay.gateway.models import Usage
+from backstay.gateway.pricing import PerCall, PerToken, Prices, Tiered
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def test_cached_tokens_are_part_of_the_input_and_cheaper():
+    price = Prices().of("openai", "gpt-4o", NOW)
+    # 2.50 a million in, 1.25 cached, 10 out
+    assert price.cost(Usage(1_000_000, 0)) == Decimal("2.5")
+    assert price.cost(Usage(1_000_000, 0, cached_tokens=400_000)) == Decimal("2.0")
+    assert price.cost(Usage(0, 1_000_000)) == Decimal(10)
+
+
+def test_a_dated_name_has_the_price_of_its_model():
+    assert Prices().of("openai", "gpt-4o-2024-08-06", NOW) == Prices().of("openai", "gpt-4o", NOW)
+
+
+def test_costs_are_exact():
+    price = Prices().of("openai", "gpt-4o", NOW)
+    assert sum(price.cost(Usage(1, 1)) for _ in range(1000)) == Decimal("0.0125")
+
+
+def test_the_bound_is_never_below_the_cost():
+    for model in ("gpt-4o", "gpt-5.4", "text-embedding-3-small", "gpt-5-pro"):
+        price = Prices().of("openai", model, NOW)
+        for read, cached, written in ((0, 0, 0), (10, 10, 5), (500_000, 0, 9), (500_000, 500_000, 70_000)):
+            assert price.cost(Usage(read, written, cached)) <= price.bound(read, written)
+
+
+def test_long_inputs_of_tiered_models_cost_more_a_token():
+    price = Prices().of("openai", "gpt-5.4", NOW)
+    assert isinstance(price, Tiered)
+    assert price.cost(Usage(1_000_000, 0)) > 10 * price.cost(Usage(100_000, 0))
+
+
+def test_an_unknown_model_is_refused_unless_the_operator_set_a_price():
+    with pytest.raises(PriceUnknown, match="openai:nobody-knows"):
+        Prices().of("openai", "nobody-knows", NOW)
+    assert Prices("0").of("openai", "nobody-knows", NOW).cost(Usage(9, 9)) == 0
+    assert Prices("2.5").of("openai", "nobody-knows", NOW).cost(Usage(1_000_000, 1_000_000)) == 5
+
+
+def test_names_that_clients_make_up_never_become_labels():
+    assert Prices("0").of("openai", "made-up", NOW).label == "other"
+    assert Prices().of("openai", "gpt-4o-2024-08-06", NOW).label == "gpt-4o"
+
+
+def test_a_flat_price_is_paid_for_any_use():
+    assert PerCall(Decimal("0.1"), "echo").cost(Usage(1, 0)) == Decimal("0.1")
+    assert PerCall(Decimal("0.1"), "echo").cost(Usage()) == 0
+    assert PerToken(Decimal(1), Decimal(1), Decimal(1), "x").cost(Usage()) == 0
