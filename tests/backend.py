@@ -95,10 +95,11 @@ class Backend:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.output.append(line)
-            if "ready in" in line:
-                self._ready.set()
+        with process.stdout:
+            for line in process.stdout:
+                self.output.append(line)
+                if "ready in" in line:
+                    self._ready.set()
 
     def end(self) -> None:
         if self._process is not None and self._process.poll() is None:

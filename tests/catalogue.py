@@ -149,6 +149,4 @@ def drop_checks(connection: Connection) -> None:
         " where k.connamespace = 'backstay'::regnamespace and k.contype = 'c' and k.conislocal and k.coninhcount = 0"
     ).fetchall()
     for table, name in rows:
-        connection.execute(
-            sql.SQL("alter table {} drop constraint {}").format(sql.SQL(table), sql.Identifier(name))
-        )
+        connection.execute(sql.SQL("alter table {} drop constraint {}").format(sql.SQL(table), sql.Identifier(name)))

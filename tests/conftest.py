@@ -1,6 +1,6 @@
 """Real Postgres for every test: one embedded server, one migrated template database, a clone for each test.
 
-`BACKSTAY_TEST_DATABASE_URL` uses another server (its login must be a superuser). A seed that a test prints is enough
+`TEST_DATABASE_URL` uses another server (its login must be a superuser). A seed that a test prints is enough
 to run it again.
 """
 
@@ -38,11 +38,11 @@ _LOCK = 0x7E57
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """The superuser's URL of the server that all tests of this run share."""
-    given = os.environ.get("BACKSTAY_TEST_DATABASE_URL")
+    given = os.environ.get("TEST_DATABASE_URL")
     if given:
         yield given
         return
-    data_dir = Path(os.environ.get("BACKSTAY_TEST_DATA_DIR", Path(__file__).parent.parent / ".backstay" / "test"))
+    data_dir = Path(os.environ.get("TEST_DATA_DIR", Path(__file__).parent.parent / ".backstay" / "test"))
     with EmbeddedPostgres(data_dir) as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             # Tests kill processes, not machines: the page cache survives, so fsync would only cost time.

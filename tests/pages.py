@@ -4,6 +4,7 @@ A comment on the line above a fence may say
 
     <!-- not run: reason -->      the block is shown only; without a reason the page is refused
     <!-- run as: command -->      the command is run in the block's place
+    <!-- refused: text -->        the database must refuse the block's SQL, with this text in its message
     <!-- prints -->               the block is the output of the one before; `…` stands for anything
 
 A Python block with `title="name.py"` is a file of the reader's program: it is written, not run.
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 RUN = frozenset({"python", "bash", "sql"})
 SHOWN = frozenset({"text", "json", "toml", "http", "nginx", "yaml"})
 _FENCE = re.compile(r"^(?P<indent>\s*)```(?P<info>.*)$")
-_COMMENT = re.compile(r"^<!--\s*(?P<word>not run|run as|prints)\s*(?::\s*(?P<text>.*?))?\s*-->$")
+_COMMENT = re.compile(r"^<!--\s*(?P<word>not run|run as|refused|prints)\s*(?::\s*(?P<text>.*?))?\s*-->$")
 _TITLE = re.compile(r'title="([\w./-]+)"')
 
 

@@ -79,6 +79,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
                 GatewayFront(gateway, auth.authenticate), port=0, lifespan="off", log_level="warning", ws="none"
             )
             socket = config.bind_socket()
+            socket.listen(1024)  # whoever hears of the port may connect
             ports.put((socket.getsockname()[1], issued.secret))
             await uvicorn.Server(config).serve([socket])
 
@@ -200,7 +201,11 @@ def main() -> None:
     parser.add_argument("--durability", choices=["strict", "relaxed", "both"], default="both")
     options = parser.parse_args()
     memory = psutil.virtual_memory().total / 2**30
-    print(f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}")
+    load = os.getloadavg()[0]
+    print(
+        f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.machine()}, Python {platform.python_version()}, "
+        f"load of other work at the start {load:.1f}"
+    )
     modes = ["strict", "relaxed"] if options.durability == "both" else [options.durability]
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder)) as database:

@@ -3,12 +3,12 @@
 Imported late and only by processes that serve: the web framework takes a good part of a start.
 """
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from . import __version__
 from .agents import http as agents_http
 from .audit import http as audit_http
 from .auth import http as auth_http
@@ -46,7 +46,7 @@ def build(app: "App") -> FastAPI:
     """
     api = FastAPIOffline(
         title="Backstay",
-        version=__version__,
+        version=version("backstay"),
         summary="The backend AI agents stand on.",
         redoc_url=None,
         docs_url=http.DOCS,

@@ -19,13 +19,12 @@ from .events import Events
 from .gateway import Gateway
 from .gateway.front import GatewayFront
 from .jobs import Jobs
-from .kernel import telemetry
+from .kernel import idempotency
 from .kernel.clock import Clock, SystemClock
 from .kernel.crypto import Vault
 from .kernel.db import Database, Tx
 from .kernel.embedded import EmbeddedPostgres
 from .kernel.errors import ConfigurationError
-from .kernel.idempotency import prune
 from .kernel.migrate import Migrations
 from .kernel.roles import bootstrap, verify
 from .kernel.settings import Settings
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _GATEWAY_PATHS = ("/v1/",)
-_PRUNE_EVERY = 600.0  # seconds
-_log = telemetry.log("app")
 
 
 class App:
@@ -57,6 +54,7 @@ class App:
         self._default_tenant: UUID | None = None
         self._first_key: IssuedKey | None = None
         self._loops: list[asyncio.Task[None]] = []
+        self._ending = asyncio.Event()
 
         self.db = Database(self.settings.database_url, self.settings)
         self.audit = Audit(self.db, self.clock, self.vault)
@@ -74,7 +72,9 @@ class App:
         self.job = self.jobs.job
         self.workflow = self.workflows.workflow
         self.collection = self.content.collection
-        self._gateway_front = GatewayFront(self.gateway, self.auth.authenticate)
+        self._gateway_front = GatewayFront(
+            self.gateway, self.auth.authenticate, max_body_bytes=self.settings.max_body_bytes
+        )
 
     @classmethod
     def from_env(cls) -> Self:
@@ -92,7 +92,7 @@ class App:
     def _asgi(self) -> "ASGIApp":
         from .kernel.http import RequestBoundary
 
-        return RequestBoundary(self._route, self.settings.max_body_bytes)
+        return RequestBoundary(self._route, self.settings.max_body_bytes, own_errors=_GATEWAY_PATHS)
 
     @property
     def default_tenant(self) -> UUID:
@@ -130,7 +130,11 @@ class App:
         await self.db.open(url)
         self._default_tenant = (await self.auth.ensure_default_tenant()).id
         await self.gateway.start()
-        self._loops = [asyncio.create_task(self._prune(), name="prune")]
+        self._ending.clear()
+        self._loops = [
+            asyncio.create_task(self.streams.keep(self._ending), name="streams"),
+            asyncio.create_task(idempotency.keep(self.db, self.clock, self._ending), name="idempotency"),
+        ]
 
     async def ensure_admin(self) -> IssuedKey | None:
         """The first admin key, made now or preset by BACKSTAY_ADMIN_KEY; None when it stands already."""
@@ -140,14 +144,18 @@ class App:
 
     async def stop(self) -> None:
         """Ends loops, settles what is in flight, closes connections, and lets go of the embedded database."""
-        self.stopping = True
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        self.drain()
+        self._ending.set()
+        await asyncio.gather(*self._loops)
         await self.gateway.stop()
         await self.db.close()
         if self._embedded is not None:
             await asyncio.to_thread(self._embedded.stop)
+
+    def drain(self) -> None:
+        """Says "not ready" from now on and lets stream readers go: they resume elsewhere."""
+        self.stopping = True
+        self.streams.release_readers()
 
     async def __aenter__(self) -> Self:
         try:
@@ -202,9 +210,3 @@ class App:
         elif migrate:
             on_progress("migrations  nothing to do")
         await verify(url)
-
-    async def _prune(self) -> None:
-        while True:
-            await asyncio.sleep(_PRUNE_EVERY)
-            async with self.db.system_tx() as tx:
-                await prune(tx, self.clock.now())

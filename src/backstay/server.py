@@ -70,12 +70,14 @@ async def up(settings: Settings, out: Console) -> None:
     listener = _listen(settings)
     app = load(settings)
     try:
+        building = asyncio.create_task(_built(app))
         await app.start(migrate=True, on_progress=lambda line: out.print(f"  {line}"))
         issued = await app.ensure_admin()
         workers = [WorkerProcess() for _ in range(settings.workers)]
         stop = _on_signal()
         tasks = [asyncio.create_task(worker.keep_running(stop)) for worker in workers]
         out.print(f"  workers     {settings.workers} × {settings.worker_concurrency} jobs at once")
+        await building
         server = asyncio.create_task(_http(app, settings, listener, stop))
         await _answering(listener)
         address = _address(settings, listener)
@@ -97,8 +99,10 @@ async def serve(settings: Settings, out: Console) -> None:
     listener = _listen(settings)
     app = load(settings)
     try:
+        building = asyncio.create_task(_built(app))
         await app.start(migrate=False)
         await app.ensure_admin()
+        await building
         out.print(f"serving {_address(settings, listener)}")
         await _http(app, settings, listener, _on_signal())
     finally:
@@ -181,6 +185,11 @@ def masked(value: object) -> str:
     return "" if value is None else scrub(str(value))
 
 
+async def _built(app: App) -> None:
+    """Makes the API in a thread: importing the web framework takes as long as the database takes to start."""
+    await asyncio.to_thread(getattr, app, "api")
+
+
 async def _http(app: App, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
     config = uvicorn.Config(
         app,
@@ -197,7 +206,7 @@ async def _http(app: App, settings: Settings, listener: socket.socket, stop: asy
 
     async def end() -> None:
         await stop.wait()
-        app.stopping = True
+        app.drain()
         server.should_exit = True
 
     ending = asyncio.create_task(end())

@@ -109,6 +109,9 @@ class Reader:
             path = self._folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self._here(block.text), encoding="utf-8")
+        elif block.note == "refused":
+            with pytest.raises(psycopg.Error, match=re.escape(block.note_text)):
+                await self._sql(self._here(block.text), block.place)
         elif block.runs:
             text = block.note_text if block.note == "run as" else block.text
             try:
@@ -165,8 +168,13 @@ class Reader:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )
-        out, _ = await process.communicate()
+        try:
+            out, _ = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # nothing that a block began outlives it
         self.printed = out.decode()
         if process.returncode:
             raise PageError(f"{place}: exit code {process.returncode}, after it printed\n{self.printed}")

@@ -52,7 +52,9 @@ def test_kill_9_of_everything_loses_nothing(backend: Make) -> None:
     key = one.admin_key
     with one.client(key) as http:
         put_document(http)
-        run = http.post("/api/agents/ask", json={"question": "what pulls the sea?", "collection": "notes"})
+        run = http.post(
+            "/api/agents/ask", json={"question": "what pulls the sea?", "collection": "notes", "model": "sim:extract"}
+        )
         assert run.status_code == 202, run.text
     one.kill_everything()
     one.start()

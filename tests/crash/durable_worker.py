@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from backstay.audit import Audit
 from backstay.events import Events
-from backstay.jobs import Jobs, Retry
+from backstay.jobs import JobContext, JobLost, Jobs, Retry
 from backstay.kernel.clock import SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database, Tx
@@ -69,6 +69,32 @@ def build(db: Database, config: Settings) -> tuple[Jobs, Workflows, Workflow[Par
         assert await run.random() != chance
         return parcel.number
 
+    async def slow(context: JobContext, parcel: Parcel) -> None:
+        """Says that it has begun, waits for `go on`, and then writes: but only while its claim stands."""
+
+        async def say(what: str) -> None:
+            async with db.tenant_tx(context.tenant) as tx:
+                await tx.execute("insert into public.outside values (%s, %s)", [context.job, what])
+
+        await say(f"begun {context.fence}")
+        try:
+            while True:
+                async with db.tenant_tx(context.tenant) as tx:
+                    if await (await tx.execute("select 1 from public.outside where key = 'go on'")).fetchone():
+                        break
+                await asyncio.sleep(0.02)
+            async with context.transaction() as tx:
+                await tx.execute("insert into public.effect values (%s, %s)", [context.job, parcel.number])
+        except (JobLost, asyncio.CancelledError):
+            await asyncio.shield(say("lost"))
+            raise
+
+    async def mark(context: JobContext, parcel: Parcel) -> None:
+        async with db.tenant_tx(context.tenant) as tx:
+            await tx.execute("insert into public.effect values (%s, %s)", [context.job, parcel.number])
+
+    jobs.handler("slow", slow, Parcel)
+    jobs.handler("mark", mark, Parcel)
     return jobs, workflows, deliver
 
 

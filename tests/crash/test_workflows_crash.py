@@ -73,7 +73,7 @@ class Crew:
 
 
 @asynccontextmanager
-async def crew(url: str, log: IO[bytes]) -> AsyncIterator[Crew]:
+async def crew(url: str, log: IO[bytes], size: int = WORKERS) -> AsyncIterator[Crew]:
     spawner = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("durable_worker.py")),
@@ -85,7 +85,7 @@ async def crew(url: str, log: IO[bytes]) -> AsyncIterator[Crew]:
     )
     workers = Crew(spawner)
     try:
-        for _ in range(WORKERS):
+        for _ in range(size):
             await workers.hire()
         yield workers
     finally:

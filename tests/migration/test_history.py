@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-import catalogue
 import psycopg
 import pytest
 
+import catalogue
 from backstay.kernel import migrate
 from backstay.kernel.errors import ConfigurationError
 from backstay.kernel.migrate import (
@@ -109,16 +109,13 @@ class TestOurHistory:
         assert migration.down or migration.irreversible
 
 
-
-
-
 class TestTheUnknown:
     def test_a_schema_of_a_later_release_is_not_touched(self, empty_url: str) -> None:
         later = [*HISTORY, step("9999", "select 1")]
         Migrations(empty_url, later).up()
         before = schema(empty_url)
         for act in (Migrations(empty_url).pending, Migrations(empty_url).up):
-            with pytest.raises(UnknownSchema, match="9999.*deploy the release"):
+            with pytest.raises(UnknownSchema, match=r"9999.*deploy"):
                 act()
         assert schema(empty_url) == before
 

@@ -76,3 +76,13 @@ class SealedPayload:
     ciphertext: bytes
     subject: str
     wrapped: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPayload:
+    """A payload ready to be stored: encrypted under the key with id `key`; `hash` is of salt and plain bytes."""
+
+    key: UUID
+    hash: bytes
+    salt: bytes
+    ciphertext: bytes

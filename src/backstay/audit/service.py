@@ -15,7 +15,7 @@ from ..kernel.db import Database, Tx
 from ..kernel.principal import Principal
 from . import store
 from .keyring import Keyring
-from .models import Entry, EntryNotFound, NewEntry
+from .models import Entry, EntryNotFound, NewEntry, NewPayload
 
 _ACTION = "audit.payload.read"
 _NOBODY = "-"  # the subject of payloads that are about no person
@@ -62,21 +62,18 @@ class Audit:
         return entry.id
 
     async def record_many(self, tx: Tx, entries: Sequence[NewEntry]) -> None:
-        """Writes many entries, of one or several tenants, in two statements."""
+        """Writes many entries, of one or several tenants, in one statement."""
         if not entries:
             return
         sealed = [entry for entry in entries if entry.payload is not None]
         keys = await self._keyring.of(tx, {_owner(entry) for entry in sealed}, self._clock.now()) if sealed else {}
-        hashes: dict[UUID, bytes] = {}
-        salts, ciphertexts = [], []
+        payloads: dict[UUID, NewPayload] = {}
         for entry in sealed:
             salt, body = os.urandom(_SALT_BYTES), json.dumps(dict(entry.payload or {}), default=str)
-            hashes[entry.id] = hashlib.sha256(salt + body).digest()
-            salts.append(salt)
-            ciphertexts.append(keys[_owner(entry)].cipher.seal(body, _context(entry.tenant, entry.id)))
-        await store.add_entries(tx, entries, [hashes.get(entry.id) for entry in entries])
-        if sealed:
-            await store.add_payloads(tx, sealed, [keys[_owner(entry)].id for entry in sealed], salts, ciphertexts)
+            key = keys[_owner(entry)]
+            ciphertext = key.cipher.seal(body, _context(entry.tenant, entry.id))
+            payloads[entry.id] = NewPayload(key.id, hashlib.sha256(salt + body).digest(), salt, ciphertext)
+        await store.add_entries(tx, entries, payloads)
 
     async def entries(
         self,

@@ -1,46 +1,45 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from ..kernel import json, sql
 from ..kernel.db import Tx
-from .models import Entry, NewEntry, SealedPayload, SubjectKey
+from .models import Entry, NewEntry, NewPayload, SealedPayload, SubjectKey
 
 _queries = sql.load(__package__)
 
 
-async def add_entries(tx: Tx, entries: Sequence[NewEntry], payload_hashes: Sequence[bytes | None]) -> None:
+async def add_entries(tx: Tx, entries: Sequence[NewEntry], sealed: Mapping[UUID, NewPayload]) -> None:
+    """`sealed`: the payloads of those entries that have one, by entry."""
     await _queries.add_entries.run(
-        tx,
-        tenant_ids=[entry.tenant for entry in entries],
-        ids=[entry.id for entry in entries],
-        ats=[entry.at for entry in entries],
-        actor_ids=[entry.actor_id for entry in entries],
-        actors=[entry.actor for entry in entries],
-        actions=[entry.action for entry in entries],
-        resources=[entry.resource for entry in entries],
-        outcomes=[entry.outcome for entry in entries],
-        run_ids=[entry.run for entry in entries],
-        call_ids=[entry.call for entry in entries],
-        metadata=[json.dumps(dict(entry.metadata), default=str).decode() for entry in entries],
-        payload_hashes=list(payload_hashes),
+        tx, entries=json.dumps([_row(e, sealed.get(e.id)) for e in entries], default=str).decode()
     )
 
 
-async def add_payloads(
-    tx: Tx, entries: Sequence[NewEntry], keys: Sequence[UUID], salts: Sequence[bytes], ciphertexts: Sequence[bytes]
-) -> None:
-    await _queries.add_payloads.run(
-        tx,
-        tenant_ids=[entry.tenant for entry in entries],
-        entry_ids=[entry.id for entry in entries],
-        key_ids=list(keys),
-        salts=list(salts),
-        ciphertexts=list(ciphertexts),
-    )
+def _row(entry: NewEntry, payload: NewPayload | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "tenant_id": entry.tenant,
+        "id": entry.id,
+        "at": entry.at,
+        "actor_id": entry.actor_id,
+        "actor": entry.actor,
+        "action": entry.action,
+        "resource": entry.resource,
+        "outcome": entry.outcome,
+        "run_id": entry.run,
+        "call_id": entry.call,
+        "metadata": dict(entry.metadata),
+    }
+    if payload is not None:
+        row["payload_hash"] = b64encode(payload.hash).decode()
+        row["key_id"] = payload.key
+        row["salt"] = b64encode(payload.salt).decode()
+        row["ciphertext"] = b64encode(payload.ciphertext).decode()
+    return row
 
 
 async def add_keys(tx: Tx, keys: Sequence[SubjectKey], now: datetime) -> None:

@@ -308,7 +308,7 @@ class Pipeline:
         # The graph should be built in memory: vectors, neighbours, and a third on top.
         megabytes = int(rows * (space.dimensions * 2 + 400) * 1.3 / 1_000_000)
         if not await store.build_index(self._db, space.id, min(max(megabytes, 64), 1024)):
-            raise Snooze(timedelta(minutes=1), "another process builds the index")
+            raise Snooze(timedelta(seconds=2), "another job builds the index")
         async with self._db.system_tx() as tx:
             await vectors_store.indexed(tx, space.id, self._clock.now())
         _log.info("vectors have their index now", space=space.id, rows=rows)

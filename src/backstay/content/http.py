@@ -179,7 +179,7 @@ async def show(name: Name, by: Caller, content: Service) -> CollectionView:
 
 @router.put("/{name}", permission="content:write", errors=[CollectionDiffers])
 async def declare(name: Name, body: Definition, by: Caller, tx: Tx, content: Service) -> CollectionView:
-    """Make a collection. The same definition again changes nothing; another one is taken while there are no documents."""
+    """Make a collection. The same definition again changes nothing, another one goes while there are no documents."""
     standing, _ = await content.declare(by, name, body, tx=tx)
     return CollectionView.of(standing)
 

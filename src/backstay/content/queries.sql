@@ -35,29 +35,33 @@ where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text
   and not exists (
     select from backstay.content d where d.tenant_id = c.tenant_id and d.collection = c.name);
 
--- name: put
--- Documents whose body is new or changed, locked from here on. `text_changed` compares what is searched; the old row is
--- read again under the lock, so two writers of one document see each other.
-with given as (
-    select id, body, body_hash, text_hash
-    from unnest(%(ids)s::text[], %(bodies)s::jsonb[], %(body_hashes)s::bytea[], %(text_hashes)s::bytea[])
-        as g (id, body, body_hash, text_hash)
-), old as materialized (
-    select d.id, d.text_hash from backstay.content d
-    where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and d.id = any(%(ids)s::text[])
-    order by d.id for update
-)
+-- name: add
+-- Documents that are new; those that stand are locked and stay as they are. One after the other in the order of their
+-- ids, new or not: writers of overlapping sets then wait for each other and never in a circle.
 insert into backstay.content as d (tenant_id, collection, id, rev, body, body_hash, text_hash, created_at, updated_at)
 select %(tenant)s::uuid, %(collection)s::text, g.id, 1, g.body, g.body_hash, g.text_hash, %(now)s::timestamptz,
        %(now)s::timestamptz
-from given g left join old on old.id = g.id
+from unnest(%(ids)s::text[], %(bodies)s::jsonb[], %(body_hashes)s::bytea[], %(text_hashes)s::bytea[])
+    as g (id, body, body_hash, text_hash)
 order by g.id
-on conflict (tenant_id, collection, id) do update
-    set rev = d.rev + 1, body = excluded.body, body_hash = excluded.body_hash, text_hash = excluded.text_hash,
-        updated_at = excluded.updated_at, archived_at = null
-    where d.body_hash <> excluded.body_hash or d.archived_at is not null
-returning d.id, d.rev,
-    (select old.text_hash from old where old.id = d.id) is distinct from d.text_hash as text_changed;
+on conflict (tenant_id, collection, id) do update set rev = d.rev where false
+returning id;
+
+-- name: change
+-- Documents that stand, are locked by `add` and have another body now; and whether what is searched is another.
+with old as materialized (
+    select d.id, d.text_hash from backstay.content d
+    where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and d.id = any(%(ids)s::text[])
+)
+update backstay.content d
+set rev = d.rev + 1, body = g.body, body_hash = g.body_hash, text_hash = g.text_hash,
+    updated_at = %(now)s::timestamptz, archived_at = null
+from unnest(%(ids)s::text[], %(bodies)s::jsonb[], %(body_hashes)s::bytea[], %(text_hashes)s::bytea[])
+    as g (id, body, body_hash, text_hash)
+join old on old.id = g.id
+where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and d.id = g.id
+  and (d.body_hash <> g.body_hash or d.archived_at is not null)
+returning d.id, d.rev, old.text_hash <> g.text_hash as text_changed;
 
 -- name: revisions
 -- The revision of each of these documents.

@@ -63,30 +63,27 @@ class Searcher:
         if not 1 <= k <= 200:
             raise Invalid("k is a number from 1 to 200")
         _check(where)
+        rest = (mode, k, where, per_document)
         async with self._db.tenant_tx(by.tenant) as tx:
             standing = await store.collection(tx, by.tenant, collection)
-        if standing is None:
-            raise CollectionNotFound(f"this tenant has no collection {collection!r}")
+            if standing is None:
+                raise CollectionNotFound(f"this tenant has no collection {collection!r}")
+            if not _wants_vector(standing, mode):
+                return await self._answer(tx, by.tenant, standing, query, None, *rest)
         vector = await self._vector(by, standing, query, mode)
         async with self._db.tenant_tx(by.tenant) as tx:
-            answer = await self._answer(tx, by.tenant, standing, query, vector, mode, k, where, per_document)
-        _searches.labels(answer.mode).inc()
-        return answer
+            return await self._answer(tx, by.tenant, standing, query, vector, *rest)
 
     async def _vector(self, by: Principal, standing: Standing, query: str, mode: Mode) -> str | None:
-        """The query's vector when one is wanted and can be had, before any transaction is open.
+        """The query's vector, when it can be had. No transaction is open meanwhile.
 
         Raises:
             NoEmbedder: vectors are demanded of a collection that has none.
             BackstayError: only vectors are wanted and the embedder does not answer.
         """
         space = standing.space
-        if mode is Mode.TEXT or (mode is Mode.AUTO and (space is None or space.is_dev)):
-            return None
         if space is None:
             raise NoEmbedder(f"{standing.name} has no embedder: search it with mode text")
-        if space.dimensions is None:
-            return None  # nothing has a vector yet
         try:
             async with asyncio.timeout(self.patience):
                 answer = await self._gateway.embed(by, space.model, [query], feature=FEATURE_SEARCH)
@@ -134,7 +131,9 @@ class Searcher:
             "short": len(hits) < k,
             "dev_hash": vector is not None and space is not None and space.is_dev,
         }
-        return SearchAnswer(hits, _mode(mode, vector, space), tuple(name for name, is_set in flags.items() if is_set))
+        said = _mode(mode, vector, space)
+        _searches.labels(said).inc()
+        return SearchAnswer(hits, said, tuple(name for name, is_set in flags.items() if is_set))
 
     async def _text(
         self, tx: Tx, tenant: UUID, collection: str, query: str, limit: int, where: Mapping[str, Any] | None
@@ -160,6 +159,17 @@ class Searcher:
             # The scan gave up before it had enough; there are enough, as the count says.
             return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where)
         return found
+
+
+def _wants_vector(standing: Standing, mode: Mode) -> bool:
+    """Whether the query's vector is of use: not for text, not before anything has one, and vectors of the hashing
+    embedder for tests only when they are asked for."""
+    space = standing.space
+    if mode is Mode.TEXT:
+        return False
+    if space is None:
+        return mode is not Mode.AUTO  # an error that says so
+    return space.dimensions is not None and not (mode is Mode.AUTO and space.is_dev)
 
 
 def _check(where: Mapping[str, Any] | None) -> None:

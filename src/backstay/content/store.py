@@ -89,17 +89,24 @@ async def put(
     now: datetime,
 ) -> dict[str, tuple[int, bool]]:
     """Of the documents that are new or changed: the revision, and whether the searched text changed."""
-    rows = await _queries.put.rows(
-        tx,
-        tenant=tenant,
-        collection=collection,
-        ids=list(ids),
-        bodies=[body.decode() for body in bodies],
-        body_hashes=list(body_hashes),
-        text_hashes=list(text_hashes),
-        now=now,
-    )
-    return {id: (rev, text_changed) for id, rev, text_changed in rows}
+    values: dict[str, Any] = {
+        "tenant": tenant,
+        "collection": collection,
+        "ids": list(ids),
+        "bodies": [body.decode() for body in bodies],
+        "body_hashes": list(body_hashes),
+        "text_hashes": list(text_hashes),
+        "now": now,
+    }
+    new = {id: (1, True) for (id,) in await _queries.add.rows(tx, **values)}
+    if len(new) == len(ids):
+        return new
+    stand = [place for place, id in enumerate(ids) if id not in new]
+    for name in ("ids", "bodies", "body_hashes", "text_hashes"):
+        given = values[name]
+        values[name] = [given[place] for place in stand]
+    rows = await _queries.change.rows(tx, **values)
+    return new | {id: (rev, text_changed) for id, rev, text_changed in rows}
 
 
 async def revisions(tx: Tx, tenant: UUID, collection: str, ids: Sequence[str]) -> dict[str, int]:

@@ -10,8 +10,6 @@ import unicodedata
 from functools import lru_cache
 from hashlib import blake2b
 
-import snowballstemmer  # type: ignore[import-untyped]
-
 DIMENSIONS = 1_000_000_000  # the most a sparsevec may have; two of a million terms collide in 500 cases
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
 _WORDS = re.compile(rf"[{_UNSPACED}]+|(?:(?![{_UNSPACED}])[^\W_])+(?:'(?:(?![{_UNSPACED}])[^\W_])+)*")
@@ -66,6 +64,10 @@ def _stem(word: str) -> str:
     try:
         stemmer = _local.stemmer
     except AttributeError:
-        # A stemmer keeps state while it works: one for each thread.
-        stemmer = _local.stemmer = snowballstemmer.stemmer("english")
+        # A stemmer keeps state while it works: one for each thread. Named directly, because the package's own choice
+        # depends on what else is installed, and stored terms must not.
+        # Imported with the first word: the package brings every language along, which a start should not wait for.
+        from snowballstemmer.english_stemmer import EnglishStemmer  # type: ignore[import-untyped]
+
+        stemmer = _local.stemmer = EnglishStemmer()
     return str(stemmer.stemWord(word))

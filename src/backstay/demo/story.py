@@ -232,9 +232,7 @@ class _Show:
             self._screen.fact(
                 f"{len(followed.events)} events over {followed.connections} connections: each came once, in order"
             )
-            self._screen.fact(
-                "the answer was stored once, in one transaction with its audit entry and the stream's end"
-            )
+            self._screen.fact("the answer was stored once, and it is the text that came after the restart")
 
     async def account(self) -> None:
         self._screen.chapter("What it cost, by feature")

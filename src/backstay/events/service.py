@@ -13,7 +13,7 @@ from ..kernel.principal import Principal
 from . import store
 from .models import Event
 
-_TYPE = re.compile(r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+_TYPE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
 
 class Events:
@@ -31,7 +31,7 @@ class Events:
         owner = tenant or tx.tenant
         if owner is None:
             raise Invalid(f"the event {type} needs a tenant: the transaction crosses tenants")
-        if not _TYPE.match(type):
+        if not _TYPE.fullmatch(type):
             raise Invalid(f"an event type reads like `run.completed`, not {type!r}")
         event = Event(new_id(), owner, self._clock.now(), type, dict(payload))
         await store.emit(tx, event)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Protocol
-
-from genai_prices import Usage as PricedUsage
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelPrice
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import PriceUnknown
 from .models import ZERO, Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice
 
 _MILLION = Decimal(1_000_000)
 _PLAIN_KEYS = ("input_mtok", "output_mtok", "cache_read_mtok")
@@ -70,10 +69,12 @@ class PerCall:
 class Tiered:
     """Prices that depend on the length of the input: counted by genai-prices."""
 
-    price: ModelPrice
+    price: "ModelPrice"
     label: str
 
     def cost(self, usage: Usage) -> Decimal:
+        from genai_prices import Usage as PricedUsage
+
         used = PricedUsage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -108,6 +109,9 @@ class Prices:
 
 @lru_cache(maxsize=4096)
 def _listed(provider: str, model: str, day: datetime, base_url: str | None) -> Price | None:
+    # Imported with the first price: it brings an HTTP client along, which a start should not wait for.
+    from genai_prices.data_snapshot import get_snapshot
+
     snapshot = get_snapshot()
     try:
         if base_url is None:

@@ -21,9 +21,9 @@ from .models import (
     Retry,
     UnknownJob,
 )
+from .runner import Worker
 from .service import Jobs
 from .signals import Cancel, Discard, RetryLater, Signal, Snooze
-from .worker import Worker
 
 __all__ = [
     "Cancel",

@@ -1,3 +1,8 @@
+-- name: steer
+-- For the rest of the transaction: stay on the indexes. A plan made while the queue was empty would scan the table, and
+-- be kept while 100,000 jobs arrive.
+select set_config('enable_seqscan', 'off', true);
+
 -- name: enqueue
 -- Adds jobs. A waiting job with the same key stands instead: it is brought forward to the earlier time and the higher
 -- priority, and its row stays locked until the caller commits, so that no worker can run it before the caller's

@@ -30,8 +30,8 @@ from .models import (
     Retry,
     UnknownJob,
 )
+from .runner import Worker
 from .upkeep import CANCEL, DUE, KEEP_DAYS, READY
-from .worker import Worker
 
 I = TypeVar("I", bound=BaseModel)  # noqa: E741
 INLINE_BYTES = 64 * 1024
@@ -300,7 +300,9 @@ class Jobs:
         `grace` is how long it lets running jobs end when it is told to stop.
         """
         return Worker(
-            self,
+            self.db,
+            self.clock,
+            self._handlers,
             queues=queues,
             concurrency=concurrency or self.settings.worker_concurrency,
             lease=lease or timedelta(seconds=self.settings.lease_seconds),

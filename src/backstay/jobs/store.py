@@ -16,6 +16,11 @@ _queries = sql.load(__package__)
 _LAST = UUID(int=2**128 - 1)
 
 
+async def steer(tx: Tx) -> None:
+    """Keeps the queries of this transaction on their indexes."""
+    await _queries.steer.run(tx)
+
+
 async def enqueue(
     tx: Tx,
     *,
@@ -58,16 +63,18 @@ async def turn(
     room: int,
     now: datetime,
 ) -> Turn:
-    rows = await _queries.turn.rows(
-        tx,
-        worker=worker,
-        first_fence=first_fence,
-        fences=list(fences),
-        queues=list(queues),
-        names=list(names),
-        room=room,
-        now=now,
-    )
+    async with tx.connection.pipeline():  # both statements in one round trip
+        await _queries.steer.run(tx)
+        rows = await _queries.turn.rows(
+            tx,
+            worker=worker,
+            first_fence=first_fence,
+            fences=list(fences),
+            queues=list(queues),
+            names=list(names),
+            room=room,
+            now=now,
+        )
     finished, alive = rows[0][0], rows[0][1]
     return Turn(finished, bool(alive), [Claimed(*row[2:]) for row in rows if row[2] is not None])
 

@@ -22,6 +22,7 @@ async def promote(db: Database, now: datetime) -> int:
     total = 0
     while True:
         async with db.system_tx() as tx:
+            await store.steer(tx)
             queues = await store.promote(tx, now, _BATCH)
             for queue in set(queues):
                 tx.notify(READY, queue)
@@ -36,6 +37,7 @@ async def rescue(db: Database, now: datetime) -> int:
         try:
             async with db.system_tx() as tx:
                 dead = await store.bury_workers(tx)
+                await store.steer(tx)
                 jobs = await store.rescue(tx, now)
                 if jobs is None:
                     raise _Again
@@ -96,6 +98,7 @@ async def promote_when_due(db: Database, clock: Clock, poll: float) -> None:
             try:
                 await promote(db, clock.now())
                 async with db.system_tx() as tx:
+                    await store.steer(tx)
                     at = await store.next_due(tx)
                 if at is not None:
                     wait = min(poll, max(0.001, (at - clock.now()).total_seconds()))

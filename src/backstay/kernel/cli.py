@@ -21,7 +21,7 @@ commands = typer.Typer(help="The database: shell, dump, restore.", no_args_is_he
 
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def shell(context: typer.Context) -> None:
-    """Open psql on the database. Further arguments go to psql: `backstay db shell -c 'select 1'`."""
+    """Open psql on the database. Further arguments go to psql, such as `-c` and a statement."""
     with _database() as url:
         where, environment = transfer.arguments_for(url)
         ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for psql: it cancels the query

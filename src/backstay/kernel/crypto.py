@@ -86,7 +86,10 @@ def master_key(settings: Settings) -> bytes:
 
 
 def _own_key(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(path, error) from None
     # Written aside and linked into place: of two processes that boot at once, one wins and both read its key.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -100,12 +103,16 @@ def _own_key(path: Path) -> bytes:
                 os.link(draft, path)
         return path.read_text(encoding="ascii").strip().encode()
     except OSError as error:
-        raise ConfigurationError(
-            f"the master key {path} cannot be read or made: {error.strerror}. "
-            "Make the folder writable or set BACKSTAY_MASTER_KEY."
-        ) from None
+        raise _unusable(path, error) from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _unusable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the master key {path} cannot be read or made: {error.strerror}. "
+        "Make the folder writable or set BACKSTAY_MASTER_KEY."
+    )
 
 
 def _derive(master: bytes, use: bytes) -> bytes:

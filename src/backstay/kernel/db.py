@@ -126,8 +126,8 @@ class Database:
         if role:
             await self.close()
             raise ConfigurationError(
-                f"tenant work would run as {role}, which escapes row-level security. BACKSTAY_APP_DATABASE_URL must log "
-                f"in as {APP}, or as a role that is a member of {APP} and of no other of Backstay's"
+                f"tenant work would run as {role}, which escapes row-level security. BACKSTAY_APP_DATABASE_URL must "
+                f"log in as {APP}, or as a role that is a member of {APP} and of no other of Backstay's"
             )
 
     async def close(self) -> None:

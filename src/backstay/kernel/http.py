@@ -330,11 +330,20 @@ async def _on_unexpected(request: Request, error: Exception) -> Response:
     return problem_response(BackstayError("something went wrong on our side; the log has it under trace_id"), request)
 
 
-class RequestBoundary:
-    """Outermost ASGI layer: request id in and out, body size limit, a log context per request, request counts."""
+def path_of(scope: Scope) -> str:
+    """The path below the point where the application is mounted."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", ""))
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
-        self._app, self._max = app, max_body_bytes
+
+class RequestBoundary:
+    """Outermost ASGI layer: request id in and out, body size limit, a log context per request, request counts.
+
+    Paths that start with one of `own_errors` answer for a body that is too large themselves, in their own format.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, own_errors: tuple[str, ...] = ()) -> None:
+        self._app, self._max, self._own_errors = app, max_body_bytes, own_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -364,7 +373,8 @@ class RequestBoundary:
             await send(message)
 
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and (len(declared) > 18 or int(declared) > self._max):
+        answers_itself = path_of(scope).startswith(self._own_errors)
+        if not answers_itself and declared.isdigit() and (len(declared) > 18 or int(declared) > self._max):
             error = TooLarge(f"the body is larger than {self._max} bytes (BACKSTAY_MAX_BODY_BYTES)")
             await problem_response(error, Request(scope))(scope, receive, tagged)
             return

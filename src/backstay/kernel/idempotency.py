@@ -4,18 +4,26 @@ A request in flight holds an advisory lock that ends with its transaction, so a 
 the effect, nor the answer, nor a key stuck as "in flight".
 """
 
+import asyncio
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from . import sql
+from psycopg import Error
+
+from . import sql, telemetry
+from .clock import Clock
 from .crypto import Vault
-from .db import Tx
-from .errors import BadRequest, Conflict, Invalid
+from .db import Database, Tx
+from .errors import BackstayError, BadRequest, Conflict, Invalid
 from .principal import Principal
 
 KEPT_FOR = timedelta(hours=24)
 _MAX_KEY = 255
+_BATCH = 1000
+_PRUNE_EVERY, _MORE_AFTER = 600.0, 0.1  # seconds
+_log = telemetry.log("idempotency")
 _queries = sql.load(__package__)
 
 
@@ -82,6 +90,20 @@ class Attempt:
         )
 
 
-async def prune(tx: Tx, now: datetime, limit: int = 1000) -> int:
+async def prune(tx: Tx, now: datetime, limit: int = _BATCH) -> int:
     """Deletes expired answers; returns how many."""
     return await _queries.prune_answers.run(tx, now=now, limit=limit)
+
+
+async def keep(db: Database, clock: Clock, ending: asyncio.Event) -> None:
+    """Prunes now and then until `ending` is set; every process may run it."""
+    while not ending.is_set():
+        try:
+            async with db.system_tx() as tx:
+                full = await prune(tx, clock.now()) == _BATCH
+        except (Error, BackstayError) as error:
+            _log.warning("expired answers stay until the next round", error=str(error))
+            full = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MORE_AFTER if full else _PRUNE_EVERY):
+                await ending.wait()

@@ -1,18 +1,28 @@
 """Identifiers that sort by the time they were made."""
 
 import os
+import threading
 import time
 from uuid import UUID
+
+_RANDOM_BITS = 74
+_lock = threading.Lock()
+_last = 0
 
 
 def new_id() -> UUID:
     """A version 7 UUID (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
 
-    New rows land at the end of a primary key's index instead of all over it.
+    New rows land at the end of a primary key's index instead of all over it. Those of one process rise strictly, also
+    within a millisecond and when the clock is set back: what was recorded first is listed first.
     """
-    millis = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (millis & 0xFFFF_FFFF_FFFF) << 80
-    value |= 0x7 << 76 | ((random >> 62) & 0xFFF) << 64
-    value |= 0b10 << 62 | random & 0x3FFF_FFFF_FFFF_FFFF
+    global _last
+    millis = (time.time_ns() // 1_000_000) & 0xFFFF_FFFF_FFFF
+    random = int.from_bytes(os.urandom(14), "big")
+    with _lock:
+        _last = max(millis << _RANDOM_BITS | (random >> 38), _last + 1 + (random & 0xFFFF_FFFF))
+        bits = _last
+    value = (bits >> _RANDOM_BITS) << 80
+    value |= 0x7 << 76 | ((bits >> 62) & 0xFFF) << 64
+    value |= 0b10 << 62 | bits & 0x3FFF_FFFF_FFFF_FFFF
     return UUID(int=value)

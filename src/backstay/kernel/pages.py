@@ -22,9 +22,7 @@ class InvalidCursor(Invalid):
 class PageRequest:
     """Which page is asked for: at most `limit` items after the key `after` (None: from the start)."""
 
-    def __init__(
-        self, vault: Vault, limit: int = DEFAULT_LIMIT, cursor: str | None = None, place: str = ""
-    ) -> None:
+    def __init__(self, vault: Vault, limit: int = DEFAULT_LIMIT, cursor: str | None = None, place: str = "") -> None:
         # A cursor continues the list it was made for (`place` is its path): the keys of another have other types.
         self._vault, self._place = vault, place.encode()
         self.limit = limit

@@ -48,7 +48,8 @@ async def verify(url: str) -> None:
     async with await AsyncConnection.connect(url, connect_timeout=10, row_factory=tuple_row) as connection:
         cursor = await connection.execute(
             "select r.rolname, r.rolsuper, r.rolbypassrls, "
-            " (select min(c.oid::regclass::text) from pg_class c where c.relowner = r.oid and c.relkind in ('r', 'p')), "
+            " (select min(c.oid::regclass::text) from pg_class c "
+            "  where c.relowner = r.oid and c.relkind in ('r', 'p')), "
             " (select min(p.rolname) from pg_roles p where p.rolname = any(%s) and p.rolname <> r.rolname "
             "  and pg_has_role(r.oid, p.oid, 'member')) "
             "from pg_roles r where r.rolname in (%s, %s) order by 1",
@@ -64,7 +65,8 @@ async def verify(url: str) -> None:
             raise ConfigurationError(f"{role} escapes row-level security: run `alter role {role} nobypassrls`")
         if owned:
             raise ConfigurationError(
-                f"{role} owns the table {owned}, whose policies then do not bind: run `alter table {owned} owner to {OWNER}`"
+                f"{role} owns the table {owned}, whose policies then do not bind: "
+                f"run `alter table {owned} owner to {OWNER}`"
             )
         if inherited:
             raise ConfigurationError(f"{role} may act as {inherited}: run `revoke {inherited} from {role}`")

@@ -29,7 +29,9 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".backstay"), description="Where the embedded database and dev secrets lie.")
     database_url: str | None = Field(None, repr=False, description="Postgres to use instead of the embedded one.")
     app_database_url: str | None = Field(None, repr=False, description="URL that logs in as backstay_app (pgbouncer).")
-    system_database_url: str | None = Field(None, repr=False, description="URL that logs in as backstay_system (pgbouncer).")
+    system_database_url: str | None = Field(
+        None, repr=False, description="URL that logs in as backstay_system (pgbouncer)."
+    )
     listen_database_url: str | None = Field(
         None, repr=False, description="Direct URL for the one LISTEN connection a process keeps (with pgbouncer)."
     )

@@ -21,10 +21,12 @@ returning last_seq, producer_epoch as epoch, cancel_requested_at is not null as 
 -- name: append
 -- Appends events under the stream's row lock, renews the lease, and ends the stream when `ends` names how.
 -- No row comes back when the stream has ended, when `epoch` is not the producer's, or when `expected` (the last
--- event the producer knows of) does not match. `epoch` and `expected` are null for whoever needs neither check.
+-- event the producer knows of) does not match. `epoch` and `expected` are null for whoever needs neither check;
+-- `replaces` raises the epoch, so that the producer does not take what another wrote in its place for its own.
 with stream as (
     update backstay.stream
     set last_seq = last_seq + cardinality(%(types)s::text[]),
+        producer_epoch = producer_epoch + %(replaces)s::boolean::int,
         state = coalesce(%(ends)s::text, state),
         closed_at = case when %(ends)s::text is null then null else %(now)s::timestamptz end,
         lease_until = case when %(ends)s::text is null then %(now)s::timestamptz + patience end

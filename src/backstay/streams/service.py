@@ -219,7 +219,7 @@ class Streams:
         return stream
 
     async def _close(self, tx: Tx, tenant: UUID, id: UUID, ends: End, event: NewEvent) -> None:
-        if await store.append(tx, tenant, id, [event], self._clock.now(), ends=ends) is not None:
+        if await store.append(tx, tenant, id, [event], self._clock.now(), ends=ends, replaces=True) is not None:
             tx.notify(TOPIC, str(id))
             tx.notify(CANCEL_TOPIC, str(id))  # a producer that still lives learns that it is over
 

@@ -43,6 +43,7 @@ async def append(
     epoch: int | None = None,
     expected: int | None = None,
     ends: End | None = None,
+    replaces: bool = False,
 ) -> Appended | None:
     return await _queries.append.maybe(
         tx,
@@ -55,6 +56,7 @@ async def append(
         epoch=epoch,
         expected=expected,
         ends=ends,
+        replaces=replaces,
     )
 
 

@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 import pytest
-from conftest import Household
 from psycopg.errors import Error
 
 from backstay.app import App
@@ -19,6 +18,7 @@ from backstay.kernel.db import Database
 from backstay.kernel.errors import Forbidden, Invalid, Unauthorized
 from backstay.kernel.principal import Principal
 from backstay.kernel.settings import Settings
+from conftest import Household
 
 PRESET = "my-own-preset-admin-key"
 
@@ -78,7 +78,17 @@ class TestRefusal:
         seen = set()
         wrong = revoked.secret[:-1] + ("0" if revoked.secret[-1] != "0" else "1")
         unknown = "bs_live_" + "a" * 8 + "_" + "b" * 32
-        for secret in (revoked.secret, expired.secret, disabled.secret, wrong, unknown, "nonsense", "", "\x00", "ü" * 99):
+        for secret in (
+            revoked.secret,
+            expired.secret,
+            disabled.secret,
+            wrong,
+            unknown,
+            "nonsense",
+            "",
+            "\x00",
+            "ü" * 99,
+        ):
             with pytest.raises(Unauthorized) as refused:
                 await auth.authenticate(secret)
             seen.add((str(refused.value), refused.value.code, tuple(refused.value.headers.items())))
@@ -185,9 +195,7 @@ class TestGranting:
         with pytest.raises(UnknownRole, match="developer"):
             await auth.create_key(owner, "robot", "emperor")
 
-    async def test_a_name_is_taken_once_in_a_tenant(
-        self, auth: Auth, owner: Principal, other_owner: Principal
-    ) -> None:
+    async def test_a_name_is_taken_once_in_a_tenant(self, auth: Auth, owner: Principal, other_owner: Principal) -> None:
         await auth.create_key(owner, "robot", "viewer")
         with pytest.raises(PrincipalExists):
             await auth.create_key(owner, "robot", "viewer")
@@ -207,9 +215,7 @@ class TestGranting:
         assert all(entry.resource == f"api_key:{issued.id}" for entry in entries)
         assert issued.secret not in str(entries)
 
-    async def test_a_key_made_in_a_transaction_goes_with_it(
-        self, auth: Auth, db: Database, owner: Principal
-    ) -> None:
+    async def test_a_key_made_in_a_transaction_goes_with_it(self, auth: Auth, db: Database, owner: Principal) -> None:
         with pytest.raises(ZeroDivisionError):
             async with db.tenant_tx(owner.tenant) as tx:
                 issued = await auth.create_key(owner, "robot", "viewer", tx=tx)

@@ -1,4 +1,4 @@
-"""Every route against every role, against nobody and against the neighbour: read from the App, so that none is left out."""
+"""Every route against every role, nobody and the neighbour: read from the App, so that none is left out."""
 
 import asyncio
 import re
@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 import httpx
 import psycopg
 import pytest
-from conftest import Household
 from psycopg.rows import dict_row
 
 from backstay.app import App
 from backstay.auth import ROLES
 from backstay.kernel.http import PERMISSION, PUBLIC, RequestBoundary, routes
 from backstay.kernel.principal import Principal
+from conftest import Household
 
 PLANTED = "planted-text-of-the-tenant"
 

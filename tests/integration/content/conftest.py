@@ -100,7 +100,7 @@ async def working(jobs: Jobs, concurrency: int = 4) -> AsyncIterator[None]:
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Waits for a condition, and fails when it does not come true in time."""
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 -- the database does not tell
             await asyncio.sleep(0.01)
 
 

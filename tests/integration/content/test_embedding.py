@@ -48,7 +48,7 @@ def refuses(word: str) -> object:
 async def test_every_chunk_gets_its_own_vector(notes: Collection, db: Database, jobs: Jobs, tenant: UUID) -> None:
     await notes.put_many([(str(n), {"text": f"word{n}"}) for n in range(30)], tenant=tenant)
     await settled(db, jobs, tenant)
-    found = {text: literal for text, literal in await vectors(db, tenant)}
+    found = dict(await vectors(db, tenant))
     assert len(found) == 30
     for text, literal in found.items():
         given = [float(part) for part in str(literal).strip("[]").split(",")]

@@ -34,7 +34,7 @@ async def value(db: Database, query: str) -> object:
 
 
 def fail(*_: object) -> None:
-    raise ConnectionError("no route, password=Bearer abcdefghijklmnop")
+    raise ConnectionError("no route for Bearer abcdefghijklmnop")
 
 
 async def test_a_failure_is_retried_with_backoff_and_then_discarded(

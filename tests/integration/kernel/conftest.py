@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 import pytest_asyncio
-from conftest import MASTER_KEY
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from backstay.app import App
 from backstay.kernel.ids import new_id
 from backstay.kernel.settings import Settings
+from conftest import MASTER_KEY
 
 
 @pytest.fixture(scope="module")

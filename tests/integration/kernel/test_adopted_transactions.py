@@ -79,7 +79,9 @@ async def insert_ticket(connection: Any, id: UUID) -> None:
 async def everything(db: Database, ticket: UUID) -> tuple[int, int, int]:
     """How many tickets, entries and events there are of this ticket."""
     async with db.system_tx() as tx:
-        entries = await tx.execute("select count(*) from backstay.audit_entry where resource = %s", [f"ticket:{ticket}"])
+        entries = await tx.execute(
+            "select count(*) from backstay.audit_entry where resource = %s", [f"ticket:{ticket}"]
+        )
         events = await tx.execute("select count(*) from backstay.outbox where payload->>'id' = %s", [str(ticket)])
         counts = [(await cursor.fetchone() or (0,))[0] for cursor in (entries, events)]
     async with await psycopg.AsyncConnection.connect(db.url) as admin:
@@ -137,11 +139,10 @@ async def test_a_swallowed_database_error_is_told_before_the_caller_commits(
 async def test_the_adopted_transaction_is_fenced(
     db: Database, tenant: UUID, other_owner: Principal, audit: Audit, connect: Connect
 ) -> None:
-    async with connect() as connection:
-        async with db.adopt(connection, tenant) as tx:
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                await audit.record(tx, other_owner, "a.b", "c")
-            await connection.rollback()
+    async with connect() as connection, db.adopt(connection, tenant) as tx:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await audit.record(tx, other_owner, "a.b", "c")
+        await connection.rollback()
 
 
 async def test_the_fence_ends_with_the_callers_transaction(db: Database, tenant: UUID, connect: Connect) -> None:
@@ -215,9 +216,12 @@ class TestRefused:
                     pytest.fail("it was adopted")
 
     async def test_but_not_with_a_transaction_open_on_it(self, db: Database, tenant: UUID) -> None:
-        async with await psycopg.AsyncConnection.connect(db.url_for(APP), autocommit=True) as connection:
-            async with connection.transaction(), db.adopt(connection, tenant) as tx:
-                await tx.execute("select 1")
+        async with (
+            await psycopg.AsyncConnection.connect(db.url_for(APP), autocommit=True) as connection,
+            connection.transaction(),
+            db.adopt(connection, tenant) as tx,
+        ):
+            await tx.execute("select 1")
 
     async def test_a_superuser(self, db: Database, tenant: UUID) -> None:
         async with await psycopg.AsyncConnection.connect(db.url) as connection:
@@ -254,7 +258,6 @@ class TestRefused:
                 pytest.fail("it was adopted")
 
     async def test_a_synchronous_connection(self, db: Database, tenant: UUID) -> None:
-        with psycopg.connect(db.url_for(APP)) as connection:
-            with pytest.raises(Invalid, match="psycopg AsyncConnection"):
-                async with db.adopt(connection, tenant):
-                    pytest.fail("it was adopted")
+        with psycopg.connect(db.url_for(APP)) as connection, pytest.raises(Invalid, match="psycopg AsyncConnection"):
+            async with db.adopt(connection, tenant):
+                pytest.fail("it was adopted")

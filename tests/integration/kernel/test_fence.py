@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
-import catalogue as tables_of
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
+import catalogue as tables_of
 from backstay.kernel.db import APP, CDC, OWNER, SYSTEM
 
 Connection = tables_of.Connection
@@ -97,7 +97,8 @@ def test_a_partition_is_fenced_like_its_table(catalogue: Connection) -> None:
 
 def test_the_owner_role_owns_everything_and_the_working_roles_nothing(catalogue: Connection) -> None:
     rows = catalogue.execute(
-        "select relowner::regrole::text, count(*) from pg_class where relnamespace = 'backstay'::regnamespace group by 1"
+        "select relowner::regrole::text, count(*) from pg_class"
+        " where relnamespace = 'backstay'::regnamespace group by 1"
         " union all select proowner::regrole::text, count(*) from pg_proc"
         " where pronamespace = 'backstay'::regnamespace group by 1"
     ).fetchall()
@@ -149,8 +150,8 @@ def test_functions_of_ours_are_not_open_to_everyone(catalogue: Connection) -> No
 
 def test_functions_that_run_as_the_owner_pin_their_search_path(catalogue: Connection) -> None:
     rows = catalogue.execute(
-        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'backstay'::regnamespace and p.prosecdef"
-        " and not coalesce(p.proconfig::text, '') like '%search_path=%'"
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'backstay'::regnamespace"
+        " and p.prosecdef and not coalesce(p.proconfig::text, '') like '%search_path=%'"
     ).fetchall()
     assert rows == []
 

@@ -88,16 +88,14 @@ class TestBodies:
 
     @pytest.mark.parametrize("sent", [b"{", b"\xff\xfe", b"{'a': 1}", b'{"name": "\xff"}', b"nul\x00l"])
     async def test_invalid_json_is_a_bad_request(self, http_client: httpx.AsyncClient, sent: bytes) -> None:
-        answer = await http_client.post(
-            "/api/probe/store", content=sent, headers=JSON
-        )
+        answer = await http_client.post("/api/probe/store", content=sent, headers=JSON)
         problem(answer, 400, "bad_request")
 
-    @pytest.mark.parametrize("sent", [b"", b"[]", b"null", b'"text"', b"1e999", b'{"name": "\\ud800"}', b'{"name": NaN}'])
+    @pytest.mark.parametrize(
+        "sent", [b"", b"[]", b"null", b'"text"', b"1e999", b'{"name": "\\ud800"}', b'{"name": NaN}']
+    )
     async def test_json_of_another_shape_is_invalid(self, http_client: httpx.AsyncClient, sent: bytes) -> None:
-        answer = await http_client.post(
-            "/api/probe/store", content=sent, headers=JSON
-        )
+        answer = await http_client.post("/api/probe/store", content=sent, headers=JSON)
         problem(answer, 422, "invalid")
 
     @pytest.mark.parametrize(
@@ -119,7 +117,9 @@ class TestBodies:
         problem(await http_client.post("/api/probe/store", content=json.dumps(sent), headers=JSON), 422, "invalid")
 
     async def test_a_very_deep_body_is_refused_or_stored(self, http_client: httpx.AsyncClient) -> None:
-        answer = await http_client.post("/api/probe/store", content='{"extra": {"a": ' + "[" * 900 + "]" * 900 + "}}", headers=JSON)
+        answer = await http_client.post(
+            "/api/probe/store", content='{"extra": {"a": ' + "[" * 900 + "]" * 900 + "}}", headers=JSON
+        )
         assert answer.status_code in (200, 400, 422), answer.text
 
     @pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/form-data", "nonsense", ""])
@@ -148,9 +148,7 @@ class TestSizes:
         problem(answer, 413, "too_large")
 
     @pytest.mark.parametrize("length", ["-1", "many", "٣"])
-    async def test_a_length_that_is_no_number_breaks_nothing(
-        self, http_client: httpx.AsyncClient, length: str
-    ) -> None:
+    async def test_a_length_that_is_no_number_breaks_nothing(self, http_client: httpx.AsyncClient, length: str) -> None:
         request = http_client.build_request("POST", "/api/probe/store", content=b"{}")
         request.headers = httpx.Headers([*request.headers.raw, (b"content-length", length.encode())])
         assert (await http_client.send(request)).status_code < 500
@@ -216,9 +214,7 @@ class TestAuthorization:
         problem(answer, 401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"
 
-    async def test_the_scheme_may_be_written_in_any_case(
-        self, http_client: httpx.AsyncClient
-    ) -> None:
+    async def test_the_scheme_may_be_written_in_any_case(self, http_client: httpx.AsyncClient) -> None:
         key = http_client.headers["authorization"].removeprefix("Bearer ")
         answer = await http_client.get("/api/keys", headers={"authorization": f"bEARER   {key} "})
         assert answer.status_code == 200
@@ -242,7 +238,9 @@ class TestRequestIds:
         answer = await http_client.get("/nothing", headers={"x-request-id": "trace:1.2-3_x"})
         assert answer.json()["trace_id"] == "trace:1.2-3_x"
 
-    @pytest.mark.parametrize("given", [b"", b"a b", b"a" * 129, b"<script>", b"\xe9", b"a\n", b"a\r\nset-cookie: b", b"'"])
+    @pytest.mark.parametrize(
+        "given", [b"", b"a b", b"a" * 129, b"<script>", b"\xe9", b"a\n", b"a\r\nset-cookie: b", b"'"]
+    )
     async def test_any_other_is_replaced(self, http_client: httpx.AsyncClient, given: bytes) -> None:
         answer = await http_client.get("/nothing", headers=[(b"x-request-id", given)])
         made = answer.headers["x-request-id"]

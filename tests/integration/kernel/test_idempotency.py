@@ -9,7 +9,6 @@ from uuid import UUID
 import httpx
 import psycopg
 import pytest
-from conftest import Household
 from pydantic import BaseModel
 
 from backstay.app import App
@@ -19,6 +18,7 @@ from backstay.kernel.db import Database, Tx
 from backstay.kernel.http import Caller, Router
 from backstay.kernel.idempotency import prune
 from backstay.kernel.settings import Settings
+from conftest import Household
 
 PLANTED = "planted-secret-answer"
 
@@ -102,9 +102,7 @@ async def test_an_answer_without_a_body_is_given_again(things: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("other", ["body", "path", "query", "method"])
-async def test_the_same_key_for_another_request_is_refused(
-    things: httpx.AsyncClient, db: Database, other: str
-) -> None:
+async def test_the_same_key_for_another_request_is_refused(things: httpx.AsyncClient, db: Database, other: str) -> None:
     await post(things, "k")
     headers = {"idempotency-key": "k"}
     if other == "body":

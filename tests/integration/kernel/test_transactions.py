@@ -86,8 +86,10 @@ async def test_a_savepoint_lets_the_caller_survive_a_failed_statement(
 
 async def test_a_commit_that_the_database_refuses_calls_nobody(db: Database, tenant: UUID, database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
-        await admin.execute("create table public.pair (a int primary key, b int references public.pair (a)"
-                            " deferrable initially deferred)")
+        await admin.execute(
+            "create table public.pair (a int primary key, b int references public.pair (a)"
+            " deferrable initially deferred)"
+        )
         await admin.execute("grant all on public.pair to backstay_app")
     called: list[str] = []
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
@@ -132,7 +134,7 @@ async def _setting(tx: Tx) -> str:
 
 
 async def test_a_tenant_is_never_pasted_into_sql(db: Database) -> None:
-    with pytest.raises(ValueError, match="invalid|badly formed"):
+    with pytest.raises(ValueError, match=r"invalid|badly formed"):
         async with db.tenant_tx("x'; drop table backstay.tenant; --"):  # type: ignore[arg-type]
             pytest.fail("it opened")
 

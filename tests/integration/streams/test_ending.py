@@ -68,6 +68,17 @@ async def test_one_end_whoever_races_for_it(streams, replica, owner, round):
     assert [kind for kind in types if kind in TERMINAL] == types[-1:]
 
 
+async def test_a_producer_does_not_take_the_reapers_end_for_its_own(db, settings, owner, manual_clock):
+    streams = Streams(db, manual_clock, settings)
+    stream = await streams.create(owner)
+    async with streams.writer(owner.tenant, stream.id) as writer:
+        manual_clock.advance(timedelta(hours=1))
+        assert await streams.reap() == 1
+        with pytest.raises(StreamEnded):
+            await writer.error({"detail": "of its own"})
+    assert (await events(streams, owner, stream.id))[0].data["code"] == "stream_producer_lost"
+
+
 async def test_the_database_itself_refuses_a_second_end(streams, db, owner):
     stream = await streams.create(owner)
     await streams.append(owner, stream.id, [NewEvent.of("done", {})])

@@ -56,7 +56,10 @@ async def test_a_reader_that_leaves_anywhere_resumes_without_loss_or_repeat(stre
     assert [event.seq for event in seen] == list(range(1, 302))
 
 
-async def test_an_event_is_visible_to_others_before_the_producer_writes_the_next(streams, replica, owner):
+async def test_an_event_wakes_readers_elsewhere_before_the_producer_writes_the_next(
+    streams, replica, owner, monkeypatch
+):
+    monkeypatch.setattr(reader, "_FIRST_LOOK", 60.0)  # nobody looks: it takes the wake-up
     stream = await streams.create(owner)
     async with streams.writer(owner.tenant, stream.id) as writer:
         reading = replica.read(owner, stream.id)

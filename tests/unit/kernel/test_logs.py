@@ -88,7 +88,14 @@ def test_variables_of_a_failing_function_are_not_logged(stream: io.StringIO) -> 
 
 
 def test_ordinary_text_stays_as_it_is() -> None:
-    for text in ("task-1 done", "https://docs.example/path:8080/x", "the bs_ prefix", "a:b@c", "risk-averse", "password: none"):
+    for text in (
+        "task-1 done",
+        "https://docs.example/path:8080/x",
+        "the bs_ prefix",
+        "a:b@c",
+        "risk-averse",
+        "password: none",
+    ):
         assert telemetry.scrub(text) == text
 
 
@@ -123,7 +130,19 @@ class TestMetrics:
         assert [family.name for family in families if not family.documentation.endswith(".")] == []
 
     def test_no_label_grows_with_tenants_or_users(self, families: list[prometheus_client.Metric]) -> None:
-        forbidden = {"tenant", "tenant_id", "user", "user_id", "end_user", "principal", "key", "key_id", "run", "path", "url"}
+        forbidden = {
+            "tenant",
+            "tenant_id",
+            "user",
+            "user_id",
+            "end_user",
+            "principal",
+            "key",
+            "key_id",
+            "run",
+            "path",
+            "url",
+        }
         labels = {
             (collector._name, label)  # type: ignore[attr-defined]
             for collector in telemetry.registry._collector_to_names

@@ -1,5 +1,7 @@
 """NOTIFY carries less than 8,000 bytes: wake-ups are packed so that every payload fits and none is lost."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_every_line_arrives_once_in_payloads_that_fit(notes: list[tuple[str, str
 @given(st.lists(st.tuples(topics, keys), min_size=1, max_size=300))
 def test_no_payload_could_have_taken_the_next_ones_first_line(notes: list[tuple[str, str]]) -> None:
     packed = list(payloads("origin", [note_line(topic, key) for topic, key in notes]))
-    for payload, following in zip(packed, packed[1:], strict=False):
+    for payload, following in pairwise(packed):
         assert len(payload.encode()) + 1 + len(following.split("\n")[1].encode()) > LIMIT - 201
 
 

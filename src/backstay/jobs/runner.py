@@ -10,22 +10,21 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ..kernel import telemetry
+from ..kernel.clock import Clock
+from ..kernel.db import Database
 from ..kernel.notify import Subscription
 from . import metrics, store, upkeep
+from .handlers import Handler
 from .lane import Interruption, Lane, is_lost
 from .lease import Lease
 from .models import Claimed, JobState, Verdict
-
-if TYPE_CHECKING:
-    from .service import Jobs
 
 _MAX_AHEAD = 1_000  # jobs claimed beyond those that run
 _AHEAD_SECONDS = 0.05  # claim ahead what is worked off in this time, so that no other worker waits for it
@@ -38,14 +37,16 @@ class Worker:
 
     def __init__(
         self,
-        jobs: Jobs,
+        db: Database,
+        clock: Clock,
+        handlers: Mapping[str, Handler],
         *,
         queues: Sequence[str] | None,
         concurrency: int,
         lease: timedelta,
         grace: timedelta,
     ) -> None:
-        self._jobs, self._db, self._clock = jobs, jobs.db, jobs.clock
+        self._db, self._clock, self._handlers = db, clock, handlers
         self._fixed_queues = tuple(queues) if queues is not None else None
         self._grace = grace.total_seconds()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -61,8 +62,7 @@ class Worker:
         self._work: asyncio.Queue[Claimed] = asyncio.Queue()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="backstay-job")
         self._lanes = [
-            Lane(self._db, self._clock, jobs.handlers, self._threads, self._work, self._report)
-            for _ in range(concurrency)
+            Lane(self._db, self._clock, handlers, self._threads, self._work, self._report) for _ in range(concurrency)
         ]
         self._held: dict[int, Claimed] = {}
         self._completed: list[int] = []
@@ -175,7 +175,7 @@ class Worker:
                     first_fence=self._lease.take_fences(room),
                     fences=fences,
                     queues=queues,
-                    names=list(self._jobs.handlers),
+                    names=list(self._handlers),
                     room=room,
                     now=now,
                 )
@@ -211,6 +211,7 @@ class Worker:
     async def _settle_once(self, verdicts: list[Verdict]) -> set[int] | None:
         try:
             async with self._db.system_tx() as tx:
+                await store.steer(tx)
                 kept = await store.settle(tx, verdicts, self._clock.now())
                 if kept is None:
                     raise _KeyTakenMeanwhile
@@ -250,7 +251,7 @@ class Worker:
 
     def _report(self, claim: Claimed, verdict: Verdict | None, seconds: float) -> None:
         self._average += (seconds - self._average) * 0.05
-        handler = self._jobs.handlers[claim.name]
+        handler = self._handlers[claim.name]
         handler.metrics.run.observe(seconds)
         if is_lost(verdict):
             self._held.pop(claim.fence, None)
@@ -269,7 +270,7 @@ class Worker:
         if self._fixed_queues is not None:
             names = list(self._fixed_queues)
         else:
-            names = sorted({handler.queue for handler in self._jobs.handlers.values()} | set(self._other_queues))
+            names = sorted({handler.queue for handler in self._handlers.values()} | set(self._other_queues))
         self._turns += 1
         first = self._turns % len(names) if names else 0
         return names[first:] + names[:first]
@@ -286,6 +287,7 @@ class Worker:
         """Which queues there are, which of them are limited, and what became of our claims."""
         worker = self.id
         async with self._db.system_tx() as tx:
+            await store.steer(tx)
             if self._fixed_queues is None:
                 self._other_queues = await store.ready_queues(tx)
             self._limited = await store.limited_queues(tx, self._queues())

@@ -1,0 +1,141 @@
+"""The room over HTTP."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from backstay.app import App
+from backstay.content.cli import commands
+
+DOCUMENTS = {"documents": [{"id": "a/b c", "body": {"text": "a ship"}}, {"id": "d", "body": {"text": "a boat"}}]}
+
+
+@pytest.fixture
+async def papers(client: httpx.AsyncClient) -> str:
+    answer = await client.put("/api/collections/papers", json={"embedder": None})
+    assert answer.status_code == 200, answer.text
+    return "/api/collections/papers"
+
+
+async def test_a_collection_is_declared_shown_and_listed(client: httpx.AsyncClient, papers: str) -> None:
+    await client.put("/api/collections/second", json={})
+    shown = (await client.get(papers)).json()
+    assert (shown["name"], shown["definition"]["embedder"], shown["by_code"]) == ("papers", None, False)
+    first = (await client.get("/api/collections", params={"limit": 1})).json()
+    rest = (await client.get("/api/collections", params={"cursor": first["next_cursor"]})).json()
+    assert [item["name"] for item in first["items"] + rest["items"]] == ["papers", "second"]
+    assert rest["items"][0]["definition"]["embedder"] == "sim:dev-hash"
+
+
+async def test_documents_are_written_read_and_deleted(client: httpx.AsyncClient, papers: str) -> None:
+    put = await client.put(f"{papers}/documents/a/b%20c", json={"text": "a ship"})
+    assert (put.status_code, put.json()) == (200, {"id": "a/b c", "rev": 1, "created": True, "changed": True})
+    batch = (await client.post(f"{papers}/documents", json=DOCUMENTS)).json()
+    assert [(row["id"], row["changed"]) for row in batch["documents"]] == [("a/b c", False), ("d", True)]
+    assert (await client.get(f"{papers}/documents/a/b c")).json()["body"] == {"text": "a ship"}
+    listed = (await client.get(f"{papers}/documents")).json()
+    assert [item["id"] for item in listed["items"]] == ["a/b c", "d"]
+    assert (await client.delete(f"{papers}/documents/d")).json() == {"id": "d", "deleted": True}
+    assert (await client.delete(f"{papers}/documents/d")).json() == {"id": "d", "deleted": False}
+    gone = await client.get(f"{papers}/documents/d")
+    assert (gone.status_code, gone.json()["code"]) == (404, "document_not_found")
+
+
+async def test_an_idempotency_key_repeats_the_answer(client: httpx.AsyncClient, papers: str) -> None:
+    first, second = [
+        await client.post(f"{papers}/documents", json=DOCUMENTS, headers={"idempotency-key": "k1"}) for _ in range(2)
+    ]
+    assert second.json() == first.json()
+    assert second.headers["idempotent-replayed"] == "true"
+
+
+async def test_search_says_how_it_searched(client: httpx.AsyncClient, papers: str) -> None:
+    await client.post(f"{papers}/documents", json=DOCUMENTS)
+    answer = (await client.post(f"{papers}/search", json={"query": "ships", "k": 5})).json()
+    assert (answer["mode"], answer["flags"]) == ("text", ["short"])
+    (hit,) = answer["hits"]
+    assert (hit["id"], hit["text"], hit["body"], hit["heading"]) == ("a/b c", "a ship", {"text": "a ship"}, [])
+    assert hit["scores"] == {"text": hit["score"]}
+    refused = await client.post(f"{papers}/search", json={"query": "ships", "mode": "semantic"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_embedder")
+
+
+async def test_coverage_counts(client: httpx.AsyncClient) -> None:
+    await client.put("/api/collections/notes", json={})
+    await client.post("/api/collections/notes/documents", json=DOCUMENTS)
+    coverage = (await client.get("/api/collections/notes/coverage")).json()
+    assert coverage.pop("lag") >= 0
+    assert coverage == {"documents": 2, "chunks": 2, "embedded": 0, "pending": 2, "parked": 0}
+    assert (await client.post("/api/collections/notes/retry-parked")).json() == {"chunks": 0}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "ghost", None, 404, "collection_not_found"),
+        ("POST", "ghost/search", {"query": "x"}, 404, "collection_not_found"),
+        ("PUT", "ghost/documents/a", {"text": "x"}, 404, "collection_not_found"),
+        ("PUT", "papers", {"embedder": "nonsense"}, 422, "invalid"),
+        ("PUT", "a b", {}, 422, "invalid"),
+        ("PUT", "papers/documents/a", {"text": "\0"}, 422, "document_invalid"),
+        ("PUT", "papers/documents/%00", {"text": "x"}, 422, "document_invalid"),
+        ("GET", "papers/documents/%00", None, 422, "invalid"),
+        ("POST", "papers/documents", {"documents": []}, 422, "invalid"),
+        ("POST", "papers/documents", {"documents": [{"id": "a", "body": {}}] * 2}, 422, "document_invalid"),
+        ("POST", "papers/search", {"query": " "}, 422, "invalid"),
+        ("POST", "papers/search", {"query": "x", "k": 0}, 422, "invalid"),
+        ("POST", "papers/search", {"query": "x", "mode": "magic"}, 422, "invalid"),
+        ("POST", "papers/search", {"query": "x", "where": {"a": "\0"}}, 422, "invalid"),
+        ("POST", "papers/search", {"query": "\ud800 x"}, 422, "invalid"),
+        ("PUT", "papers/documents/a", {"text": "\ud800"}, 422, "document_invalid"),
+    ],
+)
+async def test_what_is_wrong_is_named(
+    client: httpx.AsyncClient, papers: str, method: str, path: str, body: object, status: int, code: str
+) -> None:
+    sent = None if body is None else json.dumps(body)  # escapes what UTF-8 has no place for
+    answer = await client.request(
+        method, f"/api/collections/{path}", content=sent, headers={"content-type": "application/json"}
+    )
+    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+
+
+async def test_another_tenant_finds_no_such_collection(
+    client: httpx.AsyncClient, other_client: httpx.AsyncClient, papers: str
+) -> None:
+    await client.post(f"{papers}/documents", json=DOCUMENTS)
+    assert (await other_client.get(papers)).status_code == 404
+    assert (await other_client.get(f"{papers}/documents/d")).status_code == 404
+    assert (await other_client.get("/api/collections")).json()["items"] == []
+
+
+async def test_a_viewer_reads_and_does_not_write(app: App, client: httpx.AsyncClient, papers: str) -> None:
+    key = (await client.post("/api/keys", json={"name": "reader", "role": "viewer"})).json()["secret"]
+    viewer = {"authorization": f"Bearer {key}"}
+    assert (await client.post(f"{papers}/search", json={"query": "x"}, headers=viewer)).status_code == 200
+    assert (await client.put(f"{papers}/documents/a", json={}, headers=viewer)).status_code == 403
+    assert (await client.get(papers, headers={"authorization": ""})).status_code == 401
+
+
+def test_the_command_line_ingests_and_finds(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = tmp_path / "docs"
+    (docs / "deep").mkdir(parents=True)
+    (docs / "ship.md").write_text("# Ships\n\nA ship sails.", encoding="utf-8")
+    (docs / "deep" / "boat.txt").write_text("A boat is rowed.", encoding="utf-8")
+    (docs / "odd.txt").write_bytes(b"\xff\xfe\x00")
+    (docs / "picture.png").write_bytes(b"\x89PNG")
+    for name, value in {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "MASTER_KEY": "m" * 40}.items():
+        monkeypatch.setenv(f"BACKSTAY_{name}", value)
+    run = CliRunner().invoke
+    first = run(commands, ["ingest", str(docs)])
+    assert first.exit_code == 0, first.output
+    assert "3 documents read, 2 changed; 2 chunks, 2 to embed" in first.output
+    assert "odd.txt: not UTF-8 text" in first.output
+    assert "3 documents read, 0 changed" in run(commands, ["ingest", str(docs)]).output
+    found = run(commands, ["search", "sailing ships"])
+    assert "mode text" in found.output
+    assert "ship.md" in found.output
+    assert '"documents": 2' in run(commands, ["coverage", "--json"]).output
