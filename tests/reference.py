@@ -6,20 +6,29 @@ A test compares them, so a page that fell behind fails it.
 """
 
 import contextlib
+import importlib
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
+import backstay
 from backstay.app import App
 from backstay.commands import commands
 from backstay.kernel import telemetry
 from backstay.kernel.errors import BackstayError
 from backstay.kernel.settings import PREFIX, Settings
+
+# Errors and metrics are known once their modules are loaded, and some load late.
+for _module in pkgutil.walk_packages(backstay.__path__, "backstay."):
+    if not _module.name.endswith("__main__"):
+        importlib.import_module(_module.name)
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 _PART = re.compile(r"(<!-- made from the code: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -54,13 +63,20 @@ def metrics() -> Iterator[str]:
 
 def routes() -> Iterator[str]:
     yield from _head("Route", "Permission", "What it does")
-    described: dict[str, dict[str, Any]] = App(Settings.load(database_url="", data_dir=Path())).api.openapi()["paths"]
-    for path, operations in sorted(described.items()):
+    for path, operations in sorted(_described().items()):
         for method in _METHODS:
             if method in operations:
                 route = operations[method]
                 said = " ".join(route.get("description", "").split("\n\n")[0].split())
                 yield _row(f"`{method.upper()} {path}`", f"`{route['x-backstay-permission']}`", said)
+
+
+def _described() -> dict[str, dict[str, Any]]:
+    """The paths of the OpenAPI document. The App makes its master key in a folder that goes again."""
+    with TemporaryDirectory() as folder:
+        app = App(Settings.load(database_url="", data_dir=folder))
+        described: dict[str, dict[str, Any]] = app.api.openapi()["paths"]
+    return described
 
 
 def cli() -> Iterator[str]:

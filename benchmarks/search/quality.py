@@ -129,5 +129,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     missing = [name for name in FILES if not (options.data / name).is_file()]
     if missing:
-        sys.exit(f"skipped: {', '.join(missing)} not found in {options.data}; --data names the folder of Cranfield")
+        print(f"skipped: {', '.join(missing)} not found in {options.data}; --data names the folder of Cranfield")
+        sys.exit(0)
     uvloop.run(main(options.data, options.embedder))

@@ -19,7 +19,7 @@ from .events import Events
 from .gateway import Gateway
 from .gateway.front import GatewayFront
 from .jobs import Jobs
-from .kernel import idempotency
+from .kernel import idempotency, telemetry
 from .kernel.clock import Clock, SystemClock
 from .kernel.crypto import Vault
 from .kernel.db import Database, Tx
@@ -47,6 +47,7 @@ class App:
 
     def __init__(self, settings: Settings | None = None, *, clock: Clock | None = None) -> None:
         self.settings = settings or Settings.load()
+        telemetry.ensure_logging(self.settings.log_level, self.settings.log_format)
         self.clock = clock or SystemClock()
         self.vault = Vault.of(self.settings)
         self.stopping = False

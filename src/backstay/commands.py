@@ -12,7 +12,7 @@ from rich.table import Table
 
 from . import __version__, server
 from .content.cli import commands as content_commands
-from .demo import commands as demo_command
+from .demo.cli import commands as demo_command
 from .gateway.cli import commands as gateway_commands
 from .gateway.cli import sim
 from .jobs.cli import commands as jobs_commands

@@ -120,6 +120,7 @@ async def work(settings: Settings, queues: Sequence[str] | None, out: Console, *
             _stop_at_end_of_input(stop)
         else:
             out.print(f"working, {settings.worker_concurrency} jobs at once")
+        await app.content.sweep()
         worker = app.jobs.worker(queues=queues, concurrency=settings.worker_concurrency)
         await worker.run(stop)
     finally:

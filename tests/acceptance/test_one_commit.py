@@ -2,11 +2,11 @@
 together, or not at all; in a transaction of ours and in one of theirs.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -48,12 +48,11 @@ async def answer(run: Run, ticket: Ticket) -> str:
 
 
 @pytest.fixture
-async def tickets(database_url: str) -> AsyncIterator[None]:
+async def tickets(database_url: str) -> None:
     """A table of the user's, made the way their migrations make it."""
     async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute(f"set role {OWNER}")
         await connection.execute("create table public.tickets (id int primary key, text text not null)")
-    yield
 
 
 async def write_everything(app: App, by: Principal, tx: Tx) -> UUID:
@@ -137,13 +136,13 @@ async def test_kill_9_before_the_commit_leaves_nothing(app: App, owner: Principa
     before = counts(database_url)
     script = Path(__file__).with_name("die_before_commit.py")
     environment = {**os.environ, "BACKSTAY_DATABASE_URL": database_url, "BACKSTAY_MASTER_KEY": "k" * 40}
-    process = subprocess.Popen(
-        [sys.executable, script, str(owner.tenant)], stdout=subprocess.PIPE, text=True, env=environment
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, script, str(owner.tenant), stdout=subprocess.PIPE, env=environment
     )
     assert process.stdout is not None
-    assert process.stdout.readline().strip() == "written"
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    assert await process.stdout.readline() == b"written\n"
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
     with psycopg.connect(database_url, autocommit=True) as connection:  # until the server has noticed
         while connection.execute(
             "select 1 from pg_stat_activity where datname = current_database() and state = 'idle in transaction'"

@@ -2,7 +2,3 @@
 
 It talks to Backstay as any client does: over HTTP and server-sent events.
 """
-
-from .cli import commands
-
-__all__ = ["commands"]

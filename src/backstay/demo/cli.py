@@ -5,13 +5,14 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
-from .screen import Screen
-from .story import Options, Report, tell
+if TYPE_CHECKING:
+    from .screen import Screen
+    from .story import Options, Report
 
 
 def commands(
@@ -26,6 +27,9 @@ def commands(
     as_json: Annotated[bool, typer.Option("--json", help="Print a report instead of the story.")] = False,
 ) -> None:
     """Show the main job: ingest documents, ask questions, kill the worker, watch the run resume, verify."""
+    from .screen import Screen  # late: every command imports this module, and no other needs what the story needs
+    from .story import Options
+
     options = Options(docs, tuple(ask or ()), model, keep)
     report = asyncio.run(_interruptible(options, Screen(quiet=as_json)))
     if as_json:
@@ -34,8 +38,10 @@ def commands(
         raise typer.Exit(1)
 
 
-async def _interruptible(options: Options, screen: Screen) -> Report:
+async def _interruptible(options: "Options", screen: "Screen") -> "Report":
     """Ctrl-C, SIGTERM and a closed terminal end the demo in order, so that nothing of it stays behind."""
+    from .story import tell
+
     telling = asyncio.ensure_future(tell(options, screen))
     received: list[int] = []
     loop = asyncio.get_running_loop()

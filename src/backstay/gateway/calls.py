@@ -23,11 +23,11 @@ from ..kernel.ids import new_id
 from .admission import Admission
 from .batch import Stopped
 from .errors import GatewayError, ProviderFailed, ProviderRefused, ProviderTimeout, ProviderUnreachable, StreamCut
+from .exchange import Exchange, read
 from .models import ZERO, Admitted, Attempt, Reservation, Settlement, Tags, Timeouts, Usage
 from .providers import Target
 from .sse import EventTooLarge, SseParser
 from .transcript import Chunk, Transcript
-from .upstream import Exchange, read
 from .wire import openai as wire
 
 _log = telemetry.log("gateway")

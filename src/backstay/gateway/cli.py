@@ -21,7 +21,6 @@ from ..kernel.principal import Principal
 from ..kernel.settings import Settings
 from .models import SpendRow
 from .service import Gateway, Group
-from .sim.server import SimServer
 
 commands = typer.Typer(help="Model calls and what they cost.", no_args_is_help=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -56,6 +55,8 @@ def sim(
 
 
 async def _serve(host: str, port: int) -> None:
+    from .sim.server import SimServer  # late: no other command needs a second web framework
+
     async with SimServer().running(host, port) as url:
         out.print(f"simulator   OPENAI_BASE_URL={url}")
         await asyncio.Event().wait()

@@ -9,14 +9,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from ..kernel import telemetry
-from ..kernel.errors import BackstayError, BadRequest, FieldError, NotFound, TooLarge, Unauthorized
+from ..kernel.errors import BackstayError, BadRequest, FieldError, MethodNotAllowed, NotFound, TooLarge, Unauthorized
 from ..kernel.principal import Principal
 from . import sse
 from .calls import Order
@@ -36,11 +36,6 @@ _MAX_BODY = 8 * 1024 * 1024
 HEARTBEAT = 15.0
 Authenticate = Callable[[str], Awaitable[Principal]]
 Headers = list[tuple[bytes, bytes]]
-
-
-class MethodNotAllowed(BackstayError):
-    code: ClassVar[str] = "method_not_allowed"
-    status, title = 405, "Method not allowed"
 
 
 class _ClientGone(Exception):

@@ -6,7 +6,7 @@ import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from ..audit import Audit
@@ -26,13 +26,14 @@ from .errors import ProviderFailed
 from .models import Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
 from .pricing import Prices
 from .providers import Provider, Providers
-from .providers.openai import OpenAIProvider
 from .providers.sim import SimProvider
 from .sim.simulator import HEADER as SIM_HEADER
 from .sweeper import Sweeper
 from .transcript import Chunk
-from .upstream import Upstream
 from .wire import openai as wire
+
+if TYPE_CHECKING:
+    from .upstream import Upstream
 
 Group = Literal["feature", "user", "key", "model"]
 CALL, READ = "gateway:call", "gateway:read"
@@ -60,8 +61,8 @@ class Gateway:
     ) -> None:
         self._db, self._clock, self._settings = db, clock, settings
         self._timeouts = timeouts or Timeouts()
-        self._upstream = Upstream(self._timeouts)
-        self._providers = Providers(_configured(settings, self._upstream) if providers is None else providers)
+        self._upstream: Upstream | None = None
+        self._providers = Providers(self._configured() if providers is None else providers)
         self.process = new_id()
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._admission = Admission(db, clock, audit, self.process, self._lease)
@@ -90,7 +91,8 @@ class Gateway:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
-        await self._upstream.close()
+        if self._upstream is not None:
+            await self._upstream.close()
         try:
             async with self._db.system_tx() as tx:
                 await store.leave(tx, self.process)
@@ -268,6 +270,20 @@ class Gateway:
             **more,
         )
 
+    def _configured(self) -> list[Provider]:
+        settings = self._settings
+        providers: list[Provider] = [SimProvider()]
+        if settings.openai_api_key or settings.openai_base_url:
+            # Imported when there is a way out to take: the HTTP library is a good part of a start.
+            from .providers.openai import OpenAIProvider
+            from .upstream import Upstream
+
+            self._upstream = Upstream(self._timeouts)
+            key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+            prices = Prices(settings.unknown_price)
+            providers.append(OpenAIProvider(self._upstream, prices, key, settings.openai_base_url))
+        return providers
+
     async def _beat(self) -> None:
         """Keeps the lease while calls are open; idle, it sleeps."""
         while not self._stop.is_set():
@@ -283,15 +299,6 @@ class Gateway:
                     await self._admission.beat()
             except (store.DatabaseError, BackstayError) as error:
                 _log.warning("heartbeat failed; the next one tries again", error=str(error))
-
-
-def _configured(settings: Settings, upstream: Upstream) -> list[Provider]:
-    prices = Prices(settings.unknown_price)
-    providers: list[Provider] = [SimProvider()]
-    if settings.openai_api_key or settings.openai_base_url:
-        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
-        providers.append(OpenAIProvider(upstream, prices, key, settings.openai_base_url))
-    return providers
 
 
 def _tell_if_broken(loop: "asyncio.Task[None]") -> None:

@@ -1,4 +1,4 @@
-"""The way out: HTTP to providers, behind an interface of two classes. The only module that knows the HTTP library.
+"""The way out: HTTP to providers. The only module that knows the HTTP library.
 
 Leaving the `async with` of an exchange, in whatever way, closes an unfinished connection at once: that is how a
 provider learns that the answer is no longer wanted.
@@ -8,50 +8,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import aiohttp
 
 from .errors import ProviderFailed, ProviderTimeout, ProviderUnreachable, StreamCut
+from .exchange import Exchange
 from .models import Timeouts
-
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-
-
-class Exchange(Protocol):
-    """One answer, as it arrives."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Names in any case; look-up ignores it."""
-        ...
-
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body's bytes as they come.
-
-        Raises:
-            StreamCut: the connection broke before the body's end.
-        """
-        ...
-
-
-async def read(exchange: Exchange) -> bytes:
-    """The whole body.
-
-    Raises:
-        StreamCut: the connection broke before the body's end.
-        ProviderFailed: it is larger than MAX_ANSWER_BYTES.
-    """
-    parts, size = [], 0
-    async for part in exchange.chunks():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise ProviderFailed(f"the provider's answer is larger than {MAX_ANSWER_BYTES} bytes")
-    return b"".join(parts)
 
 
 class _HttpExchange:

@@ -8,7 +8,7 @@ backstay_cdc     replication
 
 from typing import Any
 
-from psycopg import AsyncConnection, Error, sql
+from psycopg import AsyncConnection, Error, errors, sql
 from psycopg.rows import tuple_row
 
 from .db import APP, CDC, OWNER, SYSTEM
@@ -26,17 +26,28 @@ async def bootstrap(url: str) -> None:
         ConfigurationError: the server is too old, or the login may not do what is needed and it is not done yet.
     """
     try:
-        async with await AsyncConnection.connect(url, connect_timeout=10, row_factory=tuple_row) as connection:
-            await _require_version(connection)
-            # One process at a time: CREATE ROLE has no IF NOT EXISTS, and catalogue updates collide.
-            await connection.execute("select pg_advisory_xact_lock(hashtext('backstay bootstrap'))")
-            await _create_roles(connection)
-            await _create_schema(connection)
+        for last in (False, False, False, True):
+            try:
+                await _prepare(url)
+                return
+            except (errors.UniqueViolation, errors.DuplicateObject, errors.InternalError_):
+                # Roles belong to the server: another of its databases is being prepared at this moment.
+                if last:
+                    raise
     except Error as error:
         raise ConfigurationError(
             f"the database could not be prepared: {str(error).strip()}. The login needs CREATEROLE and must own the "
             "database for the first start; later starts need only membership of the backstay_* roles."
         ) from None
+
+
+async def _prepare(url: str) -> None:
+    async with await AsyncConnection.connect(url, connect_timeout=10, row_factory=tuple_row) as connection:
+        await _require_version(connection)
+        # One process of a database at a time: CREATE ROLE has no IF NOT EXISTS, and catalogue updates collide.
+        await connection.execute("select pg_advisory_xact_lock(hashtext('backstay bootstrap'))")
+        await _create_roles(connection)
+        await _create_schema(connection)
 
 
 async def verify(url: str) -> None:

@@ -79,6 +79,12 @@ def _scrub_event(_: "WrappedLogger", __: str, event: "EventDict") -> "EventDict"
     return {key: _scrubbed(value) for key, value in event.items()}
 
 
+def ensure_logging(level: str, style: str) -> None:
+    """Configures logging unless the program that Backstay is a part of has done so."""
+    if not structlog.is_configured():
+        configure_logging(level, style)
+
+
 def configure_logging(level: str = "info", style: str = "auto") -> None:
     """Send every log line to stderr: JSON, or coloured text when `style` is pretty or a terminal reads it."""
     pretty = style == "pretty" or (style == "auto" and sys.stderr.isatty())

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from ..exchange import Exchange
 from ..pricing import Price
-from ..upstream import Exchange
 
 
 class Provider(Protocol):

@@ -5,10 +5,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import cache
 
-from genai_prices.data_snapshot import get_snapshot
-
+from ..exchange import Exchange
 from ..pricing import Price, Prices
-from ..upstream import Exchange, Upstream
+from ..upstream import Upstream
 
 DEFAULT_URL = "https://api.openai.com/v1"
 LOCAL_KEY = "none"  # servers on one's own machine want a key in form only
@@ -41,5 +40,7 @@ class OpenAIProvider:
 
 @cache
 def _known() -> tuple[str, ...]:
+    from genai_prices.data_snapshot import get_snapshot  # late: see pricing
+
     provider = get_snapshot().find_provider(None, "openai", None)
     return tuple(sorted(model.id for model in provider.models if not model.deprecated))

@@ -6,10 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from ..errors import BadModelOptions, ModelNotFound, ProviderUnreachable, StreamCut
+from ..exchange import Exchange
 from ..pricing import PerCall, Price
 from ..sim.options import BEHAVIOURS, EMBEDDER, BadOptions, SimOptions
 from ..sim.simulator import HEADER, Reset, SimAnswer, Simulator
-from ..upstream import Exchange
 
 
 class SimProvider:
