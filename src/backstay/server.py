@@ -11,12 +11,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import uvicorn
 from pydantic import SecretStr
 from rich.console import Console
+from rich.markup import escape
 
 from . import __version__
 from .app import App
+from .auth import IssuedKey
 from .kernel import telemetry
 from .kernel.embedded import EmbeddedPostgres
 from .kernel.errors import ConfigurationError
@@ -64,7 +67,7 @@ def database(settings: Settings) -> Iterator[str]:
 
 async def up(settings: Settings, out: Console) -> None:
     """Database, migrations, API and workers, until a signal ends them all."""
-    begun = time.monotonic()
+    begun = psutil.Process().create_time()  # imports included: the user waits for them too
     out.print(f"[bold]Backstay[/] {__version__}")
     _forget_dead_metrics()
     listener = _listen(settings)
@@ -73,19 +76,18 @@ async def up(settings: Settings, out: Console) -> None:
         building = asyncio.create_task(_built(app))
         await app.start(migrate=True, on_progress=lambda line: out.print(f"  {line}"))
         issued = await app.ensure_admin()
+        await building
         workers = [WorkerProcess() for _ in range(settings.workers)]
         stop = _on_signal()
         tasks = [asyncio.create_task(worker.keep_running(stop)) for worker in workers]
         out.print(f"  workers     {settings.workers} × {settings.worker_concurrency} jobs at once")
-        await building
         server = asyncio.create_task(_http(app, settings, listener, stop))
         await _answering(listener)
         address = _address(settings, listener)
         out.print(f"  reference   {address}/docs")
         out.print(f"  API         {address}/v1 (OpenAI format), {address}/api")
-        if issued is not None:
-            out.print(f"  admin key   [bold]{issued.secret}[/]  (shown this once: keep it)")
-        out.print(f"  ready in {time.monotonic() - begun:.1f} s. Ctrl-C stops everything; nothing is lost.")
+        _show_once(issued, out)
+        out.print(f"  ready in {time.time() - begun:.1f} s. Ctrl-C stops everything; nothing is lost.")
         await server
         await asyncio.gather(*tasks)
     finally:
@@ -101,9 +103,10 @@ async def serve(settings: Settings, out: Console) -> None:
     try:
         building = asyncio.create_task(_built(app))
         await app.start(migrate=False)
-        await app.ensure_admin()
+        issued = await app.ensure_admin()
         await building
         out.print(f"serving {_address(settings, listener)}")
+        _show_once(issued, out)
         await _http(app, settings, listener, _on_signal())
     finally:
         listener.close()
@@ -184,6 +187,11 @@ def masked(value: object) -> str:
     if isinstance(value, SecretStr):
         return "••••••••"
     return "" if value is None else scrub(str(value))
+
+
+def _show_once(issued: IssuedKey | None, out: Console) -> None:
+    if issued is not None:
+        out.print(f"  admin key   [bold]{escape(issued.secret)}[/]  (shown this once: keep it)")
 
 
 async def _built(app: App) -> None:

@@ -15,6 +15,7 @@ KEEP_DAYS = 7
 _DAYS_AHEAD = 3
 _BATCH = 1_000
 _log = telemetry.log("jobs")
+_measured: set[tuple[str, str]] = set()  # every queue and state that had jobs in this process' time
 
 
 async def promote(db: Database, now: datetime) -> int:
@@ -71,12 +72,13 @@ async def prune(db: Database, now: datetime) -> None:
 
 
 async def measure(db: Database) -> None:
-    """Sets the depth gauge."""
+    """Sets the depth gauge. What was there and is no more is set to zero: shared metrics cannot be removed."""
     async with db.system_tx() as tx:
         rows = await store.depths(tx)
-    metrics.depth.clear()
-    for queue, state, count in rows:
-        metrics.depth.labels(queue, state).set(count)
+    found = {(queue, state): count for queue, state, count in rows}
+    _measured.update(found)
+    for place in _measured:
+        metrics.depth.labels(*place).set(found.get(place, 0))
 
 
 async def repeat(name: str, what: Callable[[], Awaitable[object]], seconds: float) -> None:
