@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,7 +85,11 @@ def service(name: str) -> Any:
     return Depends(find)
 
 
-async def _caller(request: Request) -> Principal:
+# Tells OpenAPI, and with it the reference's "Authorize" button, how a key is sent; the check itself is `_caller`'s.
+_API_KEY = HTTPBearer(auto_error=False, scheme_name="API key", description="A key that begins with `bs_`.")
+
+
+async def _caller(request: Request, _: Annotated[object, Depends(_API_KEY)]) -> Principal:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized("send your API key as `Authorization: Bearer bs_…`", headers={"www-authenticate": "Bearer"})
@@ -161,12 +166,18 @@ class Router:
                 status_code=status,
                 dependencies=[] if permission == PUBLIC else [_permitted(permission)],
                 responses=_documented([*always, *errors]) | options.pop("responses", {}),
+                summary=_summary(handler),
                 openapi_extra={PERMISSION: permission} | ({"parameters": [_IDEMPOTENCY_KEY]} if in_transaction else {}),
                 **({"response_model": None} if status == NO_CONTENT else {}) | options,
             )
             return handler
 
         return register
+
+
+def _summary(handler: Handler) -> str:
+    """The first sentence of the handler's docstring."""
+    return (inspect.getdoc(handler) or handler.__name__).split("\n")[0].split(". ")[0].rstrip(".")
 
 
 def _documented(errors: Sequence[type[BackstayError]]) -> dict[int | str, dict[str, Any]]:
