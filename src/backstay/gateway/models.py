@@ -111,12 +111,19 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one attempt. `cached_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
+    """Tokens of one attempt, in all: those read from a prompt cache (`cached`), those written to one and those of sound
+    are part of `input_tokens`; those of thought and of sound are part of `output_tokens`. `written_hour`: the part of
+    `written` that is kept for an hour, which some providers price on its own.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    written_tokens: int = 0
+    written_hour_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
     estimated: bool = False
 
     def as_openai(self) -> dict[str, Any]:
