@@ -1,5 +1,6 @@
 """A whole backend as a user starts it: real processes on a data directory of its own."""
 
+import contextlib
 import os
 import re
 import signal
@@ -68,7 +69,13 @@ class Backend:
         return self._process.pid
 
     def workers(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process(self.pid).children() if "worker" in child.cmdline()]
+        """The worker processes that live; one that was killed and not yet waited for is none."""
+        found = []
+        for child in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # also raised for zombies
+                if "worker" in child.cmdline():
+                    found.append(child)
+        return found
 
     def client(self, key: str) -> httpx.Client:
         return httpx.Client(base_url=self.address, headers={"authorization": f"Bearer {key}"}, timeout=30)
