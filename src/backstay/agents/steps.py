@@ -192,7 +192,7 @@ async def _until_cancelled(out: StreamWriter, work: Coroutine[Any, Any, None]) -
 def _hopeless(error: GatewayError) -> bool:
     """Whether the same call again would get the same answer."""
     if isinstance(error, ProviderRefused):
-        return error.answer_status not in (408, 409, 429)
+        return error.status not in (408, 409, 429)
     return not isinstance(error, ProviderFailed)
 
 

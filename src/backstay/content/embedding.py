@@ -180,10 +180,10 @@ class Pipeline:
                 context.by, space.model, texts, feature=FEATURE_EMBED, idempotency=str(call)
             )
         except ProviderRefused as error:
-            if error.answer_status in _FAULT_OF_INPUT:
+            if error.status in _FAULT_OF_INPUT:
                 raise _Refused(error.detail) from None
             await self._free(context, space, call, "failed", error.detail)
-            if error.answer_status == 429:
+            if error.status == 429:
                 raise Snooze(_patience(error), "the embedder asks for patience (429)") from None
             raise RetryLater(error.detail) from None
         except BackstayError as error:

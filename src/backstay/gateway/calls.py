@@ -4,31 +4,30 @@ A call that was admitted is settled in every case: answered, failed, cut off, or
 """
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-import orjson
-
-from ..kernel import telemetry
+from ..kernel import json, telemetry
 from ..kernel.clock import Clock
-from ..kernel.errors import Unavailable
-from ..kernel.ids import new_id
+from ..kernel.errors import BackstayError, Unavailable
 from .admission import Admission
+from .attempts import Attempts, Health
 from .batch import Stopped
-from .errors import GatewayError, ProviderFailed, ProviderRefused, ProviderTimeout, ProviderUnreachable, StreamCut
+from .call import Call, Try
+from .errors import GatewayError, ProviderFailed
 from .exchange import Exchange, read
-from .models import ZERO, Admitted, Attempt, Reservation, Settlement, Tags, Timeouts, Usage
-from .providers import Target
-from .sse import EventTooLarge, SseParser
-from .transcript import Chunk, Transcript
-from .wire import openai as wire
+from .failures import raise_for_status, understood
+from .models import Admitted, Reservation, Settlement, Usage
+from .order import Order
+from .passage import Chunk, Passage
+from .streaming import OpenStream, open_stream
+from .wire import EMBED_WIRES, WIRES
 
 _log = telemetry.log("gateway")
 _requests = telemetry.counter("backstay_gateway_calls_total", "Model calls ended.", ["provider", "model", "outcome"])
@@ -36,35 +35,12 @@ _seconds = telemetry.histogram("backstay_gateway_call_seconds", "Model calls, be
 _tokens = telemetry.counter("backstay_gateway_tokens_total", "Tokens used.", ["provider", "model", "direction"])
 _cost = telemetry.counter("backstay_gateway_cost_usd_total", "USD spent.", ["provider", "model"])
 _malformed = telemetry.counter("backstay_gateway_malformed_events_total", "Events of providers skipped.", ["provider"])
-_retries = telemetry.counter("backstay_gateway_retries_total", "Attempts repeated.", ["provider"])
-RETRIES = 2
-_BACKOFF = 0.1
-_DRAIN = 0.05
 _SETTLE_LIMIT = 10.0
-_PASSED_ON = frozenset({400, 404, 409, 413, 415, 422, 429})
-_TOLD = ("retry-after", "retry-after-ms", "x-should-retry")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A checked request with its target and the most it may cost."""
-
-    target: Target
-    tags: Tags
-    kind: str
-    path: str
-    body: Mapping[str, Any]
-    upstream_body: bytes
-    headers: Mapping[str, str]
-    reserve: Any
-    streamed: bool = False
-    include_usage: bool = False
-    id: UUID = field(default_factory=new_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer: the provider's bytes, what they say, and what they cost."""
+    """A whole answer in the client's format: its bytes, what they say, and what they cost."""
 
     call: UUID
     raw: bytes
@@ -76,9 +52,8 @@ class Reply:
 class Calls:
     """Runs calls. `strict`: an answer's end leaves only after its settlement is committed."""
 
-    def __init__(self, admission: Admission, clock: Clock, timeouts: Timeouts, strict: bool) -> None:
-        self._admission, self._clock = admission, clock
-        self._timeouts, self._strict = timeouts, strict
+    def __init__(self, admission: Admission, clock: Clock, health: Health, strict: bool) -> None:
+        self._admission, self._clock, self._health, self._strict = admission, clock, health, strict
         self.open = 0
         self.busy = asyncio.Event()
 
@@ -86,120 +61,74 @@ class Calls:
         """The whole answer, settled.
 
         Raises:
-            BudgetExceeded, ProviderRefused, ProviderFailed and its kinds; Unavailable when it cannot be recorded.
+            BudgetExceeded, RateLimited, ProviderRefused, ProviderFailed and its kinds; Unavailable when it cannot be
+            recorded.
         """
-        call = _Call(order, await self._admit(order))
+        call = Call(order, await self._admit(order))
+
+        async def once(one: Try, prefill: bool) -> tuple[bytes, dict[str, Any]]:
+            try:
+                return await _whole(order, one, prefill)
+            except BaseException as error:
+                if not isinstance(error, BackstayError):
+                    one.end("cancelled", order.estimate(0))
+                raise
+
         try:
-            async with AsyncExitStack() as stack, asyncio.timeout(self._timeouts.total):
-                exchange = await self._reach(stack, call)
-                raw = await read(exchange)
-                await _raise_for_status(exchange, raw)
-                body = _understood(raw)
-            call.usage = wire.usage_of(body) or _estimate(order, body)
-        except TimeoutError:
-            await self._fail(call, ProviderTimeout("total", self._timeouts.total))
+            raw, body = await Attempts(call, self._health).first(once)
         except GatewayError as error:
             await self._fail(call, error)
         except BaseException as error:
             self._leave(call, error)
             raise
-        end = call.end("ok", {"answer": body if order.kind == "chat" else _vectors_told(raw, body)}, self._clock)
+        end = call.end("ok", {"answer": body if order.kind != "embed" else _vectors_told(raw, body)}, self._clock)
         await self._settle(call, end)
         return Reply(order.id, raw, body, call.usage, end.cost)
 
     async def stream(self, order: Order) -> AsyncGenerator[list[Chunk], None]:
-        """Chunks in groups, as they arrive together; settled before the iterator ends.
+        """Chunks in groups, as they arrive together; settled before those that end the answer.
 
         Raises:
             As `answer`; after the first chunk, an error carries the `usage` so far.
         """
-        call = _Call(order, await self._admit(order))
-        talk = Transcript(order.include_usage)
+        call = Call(order, await self._admit(order))
+        passage: Passage | None = None
         failure: GatewayError | None = None
         try:
             async with AsyncExitStack() as stack:
-                groups = await stack.enter_async_context(aclosing(self._groups(stack, call, talk)))
-                async for group in groups:
-                    yield group
-            call.usage = talk.usage or _estimate_stream(order, talk)
-            if order.include_usage and not talk.usage_passed:
-                yield [talk.usage_chunk(call.usage)]
+                opened = await Attempts(call, self._health).first(lambda one, prefill: _opened(order, one, prefill))
+                await stack.enter_async_context(opened)
+                passage = opened.passage
+                async with aclosing(opened.groups()) as groups:
+                    async for group in groups:
+                        yield group
         except GatewayError as error:
             failure = error
         except BaseException as error:
-            call.usage = talk.usage or _estimate_stream(order, talk)
-            self._leave(call, error, talk)
+            self._leave(call, error, passage)
             raise
         finally:
-            if talk.malformed:
-                _malformed.labels(order.target.provider.name).inc(talk.malformed)
+            if passage is not None and passage.malformed:
+                _malformed.labels(_provider(call)).inc(passage.malformed)
         if failure is not None:
-            if talk.deltas:
-                call.usage = talk.usage or _estimate_stream(order, talk)
-                failure.usage = call.usage.as_openai()
-            await self._fail(call, failure, talk)
-        await self._settle(call, call.end("ok", {"answer": talk.completion()}, self._clock))
+            if passage is not None and passage.talk.outputs:
+                self._broke(call, failure)
+                failure.usage = _used(call, passage)
+            await self._fail(call, failure, passage)
+        assert passage is not None  # noqa: S101 -- no failure, so there was an answer
+        usage = _used(call, passage)
+        await self._settle(call, call.end("ok", _told(order, passage), self._clock))
+        yield passage.ending(usage)
 
-    async def _groups(
-        self, stack: AsyncExitStack, call: "_Call", talk: Transcript
-    ) -> AsyncGenerator[list[Chunk], None]:
-        limits = _Limits(self._timeouts)
-        try:
-            async with asyncio.timeout(self._timeouts.first_token):
-                exchange = await self._reach(stack, call)
-                if exchange.status != 200 or "event-stream" not in exchange.headers.get("content-type", ""):
-                    raw = await read(exchange)
-                    await _raise_for_status(exchange, raw)
-                    _understood(raw)
-                    raise ProviderFailed("the provider answered with a whole instead of a stream")
-        except TimeoutError:
-            raise ProviderTimeout("first_token", self._timeouts.first_token) from None
-        parser = SseParser()
-        async with aclosing(exchange.chunks()) as parts:
-            try:
-                while not talk.done:
-                    async with asyncio.timeout(limits.next(talk)):
-                        part = await anext(parts)
-                    if group := _pass_on(parser.feed(part), talk):
-                        yield group
-                # The end of the transport comes with the end mark; reading it lets the connection be used again.
-                async with asyncio.timeout(_DRAIN):
-                    await anext(parts)
-            except StopAsyncIteration:
-                rest = parser.rest()
-                if rest is not None and (group := _pass_on([rest], talk)):
-                    yield group
-            except TimeoutError:
-                if not talk.done and not talk.finished:
-                    raise limits.error(talk) from None
-            except EventTooLarge as error:
-                raise ProviderFailed(f"the provider's stream cannot be read: {error}") from None
-            except StreamCut:
-                if not talk.done:
-                    raise
-        if not talk.done and not talk.finished:
-            raise StreamCut("the provider's answer ended before it was finished")
-
-    async def _reach(self, stack: AsyncExitStack, call: "_Call") -> Exchange:
-        """An answer's beginning. A connection that breaks before it is tried again, a bounded number of times."""
-        order = call.order
-        provider = order.target.provider
-        for left in reversed(range(RETRIES + 1)):
-            call.begin_attempt()
-            try:
-                post = provider.post(order.path, order.upstream_body, order.headers)
-                return await stack.enter_async_context(post)
-            except ProviderUnreachable as error:
-                if not left:
-                    raise
-                call.failed_attempt(error.code)
-                _retries.labels(provider.name).inc()
-                # Full jitter, so that many callers do not come back at once.
-                await asyncio.sleep(random.uniform(0, _BACKOFF * 2 ** (RETRIES - left)))  # noqa: S311 -- no secret
-        raise AssertionError("unreachable")
+    def _broke(self, call: Call, error: GatewayError) -> None:
+        """An answer that broke off counts against its target, though the target seemed well when it began."""
+        if isinstance(error, ProviderFailed) and call.winner is not None:
+            permit = self._health.breaker(call.winner.target).ask()
+            if permit is not None:
+                permit.failed()
 
     async def _admit(self, order: Order) -> Admitted:
-        target = order.target
+        target = order.plan.targets[0]
         future = self._admission.admit(
             Reservation(
                 id=order.id,
@@ -207,7 +136,7 @@ class Calls:
                 provider=target.provider.name,
                 model=target.model,
                 kind=order.kind,
-                streamed=order.streamed,
+                streamed=order.request.stream,
                 reserve=order.reserve,
                 payload=order.body,
                 at=self._clock.now(),
@@ -226,27 +155,29 @@ class Calls:
     def _disown(self, order: Order, future: "asyncio.Future[Admitted]") -> None:
         if not future.cancelled() and future.exception() is None:
             self.open += 1
-            call = _Call(order, future.result())
+            call = Call(order, future.result())
             self._submit(call, call.end("cancelled", {}, self._clock))
 
-    def _leave(self, call: "_Call", error: BaseException, talk: Transcript | None = None) -> None:
+    def _leave(self, call: Call, error: BaseException, passage: Passage | None = None) -> None:
         """The caller left, or we broke: what was used is billed, without anybody waiting for it."""
         gone = isinstance(error, asyncio.CancelledError | GeneratorExit)
         if not gone:
             _log.error("a call broke", call=str(call.order.id), exc_info=error)
-        if talk is None and call.began:
-            call.usage = _estimate(call.order, None)
-        payload = {"answer": talk.completion()} if talk is not None else {}
+        if passage is not None:
+            _used(call, passage)
+        payload = {} if passage is None else _told(call.order, passage)
         self._submit(call, call.end("cancelled" if gone else "failed", payload, self._clock))
 
-    async def _fail(self, call: "_Call", error: GatewayError, talk: Transcript | None = None) -> None:
+    async def _fail(self, call: Call, error: GatewayError, passage: Passage | None = None) -> None:
         payload: dict[str, Any] = {"error": {"code": error.code, "detail": error.detail}}
-        if talk is not None and talk.deltas:
-            payload["answer"] = talk.completion()
-        await self._settle(call, call.end("failed", payload, self._clock, error.code))
+        if passage is not None and passage.talk.outputs:
+            payload |= _told(call.order, passage)
+            if call.winner is not None:
+                call.winner.outcome = error.code
+        await self._settle(call, call.end("failed", payload, self._clock))
         raise error
 
-    async def _settle(self, call: "_Call", end: Settlement) -> None:
+    async def _settle(self, call: Call, end: Settlement) -> None:
         future = self._submit(call, end)
         if not self._strict:
             return
@@ -256,14 +187,14 @@ class Calls:
         except TimeoutError:
             raise Unavailable("the call was made but could not be recorded yet, so its end is withheld") from None
 
-    def _submit(self, call: "_Call", end: Settlement) -> "asyncio.Future[None]":
+    def _submit(self, call: Call, end: Settlement) -> "asyncio.Future[None]":
         try:
             future = self._admission.settle(end)
         except Stopped as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
         future.add_done_callback(self._settled)
-        target = call.order.target
+        target = (call.winner or call.tries[-1]).target if call.tries else call.order.plan.targets[0]
         meters = _meters(target.provider.name, target.price.label, end.outcome)
         meters.requests.inc()
         meters.seconds.observe(time.perf_counter() - call.started)
@@ -280,51 +211,86 @@ class Calls:
             _log.error("a call could not be settled; its hold is left to the sweeper", error=repr(error))
 
 
-class _Limits:
-    """How long the next part of a stream may take: until the first token, between tokens, in all."""
+async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str, Any]]:
+    """One attempt at a whole answer, in the client's format."""
+    outgoing = order.outgoing(one.target, prefill=prefill)
+    provider = one.target.provider
+    async with provider.post(outgoing) as exchange:
+        raw = await read(exchange)
+    if order.kind == "embed":
+        return _vectors(order, one, outgoing.wire, exchange, raw)
+    native, surface = WIRES[outgoing.wire], WIRES[order.surface]
+    raise_for_status(exchange, raw, native, provider)
+    body = understood(raw, native)
+    if order.kind == "count":
+        one.end("ok")
+        return raw, body
+    usage = native.usage_of(body)
+    if native is surface:
+        one.end("ok", usage or order.estimate(len(raw) // 4))
+        return raw, body
+    said = native.read_answer(body)
+    one.end("ok", usage or order.estimate(len(raw) // 4))
+    answer = surface.write_answer(replace(said, usage=one.usage))
+    return json.dumps(answer), answer
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        self._timeouts, self._start = timeouts, time.monotonic()
-        self._phase = "first_token"
 
-    def next(self, talk: Transcript) -> float:
-        passed = time.monotonic() - self._start
-        begun = talk.deltas > 0 or talk.finished
-        limit = self._timeouts.idle if begun else self._timeouts.first_token - passed
-        rest = self._timeouts.total - passed
-        self._phase = "total" if rest < limit else "idle" if begun else "first_token"
-        return max(0.0, min(limit, rest))
-
-    def error(self, talk: Transcript) -> ProviderTimeout:
-        return ProviderTimeout(self._phase, getattr(self._timeouts, self._phase))
+def _vectors(order: Order, one: Try, wire: str, exchange: Exchange, raw: bytes) -> tuple[bytes, dict[str, Any]]:
+    native, surface = EMBED_WIRES[wire], EMBED_WIRES[order.surface]
+    raise_for_status(exchange, raw, native, one.target.provider)
+    body = understood(raw, native)
+    one.end("ok", native.usage_of(body) or order.estimate(0))
+    if native.name == surface.name:
+        return raw, body
+    vectors = native.read_vectors(body, len(order.embed_ask.inputs))
+    answer = surface.write_vectors(replace(vectors, usage=one.usage), order.body)
+    return json.dumps(answer), answer
 
 
-class _Call:
-    """An admitted call on its way."""
+async def _opened(order: Order, one: Try, prefill: bool) -> OpenStream:
+    """One attempt at a streamed answer: open when there is output, or, guarded, when it is whole."""
+    opened: OpenStream | None = None
+    try:
+        opened = await open_stream(order, one.target, prefill)
+        if order.plan.mode == "guarded":
+            await opened.finish()
+    except BaseException as error:
+        written = opened.passage.talk.outputs if opened else 0
+        used = (opened.passage.talk.usage if opened else None) or order.estimate(written)
+        if not isinstance(error, BackstayError):
+            one.end("cancelled", used)
+        elif written and isinstance(error, GatewayError):
+            error.usage = used
+        if opened is not None:
+            await opened.close()
+        raise
+    return opened
 
-    def __init__(self, order: Order, admitted: Admitted) -> None:
-        self.order, self.admitted = order, admitted
-        self.usage = Usage()
-        self.started = self._attempt_started = time.perf_counter()
-        self.began = False
-        self._failed: list[Attempt] = []
 
-    def begin_attempt(self) -> None:
-        self._attempt_started, self.began = time.perf_counter(), True
+def _used(call: Call, passage: Passage) -> Usage:
+    """What the winner used: the provider's word, or an estimate. Written down with its try."""
+    usage = passage.talk.usage or call.order.estimate(passage.talk.outputs)
+    if call.winner is not None:
+        call.winner.usage = usage
+    return usage
 
-    def failed_attempt(self, code: str) -> None:
-        self._failed.append(self._attempt(code, Usage()))
 
-    def end(self, outcome: str, payload: Mapping[str, Any], clock: Clock, code: str | None = None) -> Settlement:
-        attempts = (*self._failed, self._attempt(code or outcome, self.usage)) if self.began else ()
-        return Settlement(self.admitted, outcome, attempts, payload, clock.now())
+def _told(order: Order, passage: Passage) -> dict[str, Any]:
+    """The answer as the audit keeps it."""
+    surface = WIRES[order.surface]
+    first, *more = (surface.write_answer(said) for said in passage.talk.choices())
+    return {"answer": first} | ({"more": more} if more else {})
 
-    def _attempt(self, outcome: str, usage: Usage) -> Attempt:
-        target = self.order.target
-        used = usage.input_tokens or usage.output_tokens
-        cost = target.price.cost(usage) if used else ZERO
-        seconds = time.perf_counter() - self._attempt_started
-        return Attempt(target.provider.name, target.model, outcome, usage, cost, seconds)
+
+def _vectors_told(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Vectors follow from their inputs, which are recorded; what is kept of them is how many and their digest."""
+    data = body.get("data") or body.get("embeddings") or [body.get("embedding")]
+    count = len(data) if isinstance(data, list) else 0
+    return {"model": body.get("model"), "vectors": count, "sha256": sha256(raw).hexdigest()}
+
+
+def _provider(call: Call) -> str:
+    return call.winner.target.provider.name if call.winner else "none"
 
 
 class _Meters:
@@ -340,57 +306,3 @@ class _Meters:
 def _meters(provider: str, model: str, outcome: str) -> _Meters:
     """Looked up once: finding a metric by its labels costs more than counting."""
     return _Meters(provider, model, outcome)
-
-
-def _pass_on(events: Any, talk: Transcript) -> list[Chunk]:
-    return [chunk for data in events if (chunk := talk.feed(data)) is not None]
-
-
-async def _raise_for_status(exchange: Exchange, raw: bytes) -> None:
-    status = exchange.status
-    if status == 200:
-        return
-    headers = {name: exchange.headers[name] for name in _TOLD if name in exchange.headers}
-    if status in _PASSED_ON:
-        try:
-            detail = wire.error_of(orjson.loads(raw))
-        except orjson.JSONDecodeError:
-            detail = None
-        raise ProviderRefused(detail or f"the provider answered with status {status}", status, raw, headers)
-    if status in (401, 403):
-        raise ProviderFailed("the provider does not accept the key it was called with; check OPENAI_API_KEY")
-    raise ProviderFailed(f"the provider answered with status {status}", headers=headers)
-
-
-def _understood(raw: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise ProviderFailed("the provider's answer is not JSON") from None
-    if not isinstance(body, dict):
-        raise ProviderFailed("the provider's answer is not a JSON object")
-    if (message := wire.error_of(body)) is not None:
-        raise ProviderFailed(f"the provider reported an error in its answer: {message}")
-    return body
-
-
-def _estimate(order: Order, answer: Mapping[str, Any] | None) -> Usage:
-    """Usage that nobody reported."""
-    if order.kind == "embed":
-        return Usage(wire.estimate_tokens(str(order.body.get("input"))), estimated=True)
-    read_ = wire.estimate_tokens(wire.text_of(order.body.get("messages")))
-    choices = answer.get("choices") if answer else None
-    said = [choice.get("message") for choice in choices if isinstance(choice, dict)] if choices else []
-    return Usage(read_, wire.estimate_tokens(wire.text_of(said)), estimated=True)
-
-
-def _estimate_stream(order: Order, talk: Transcript) -> Usage:
-    """Providers send about one token a chunk."""
-    return Usage(wire.estimate_tokens(wire.text_of(order.body.get("messages"))), talk.deltas, estimated=True)
-
-
-def _vectors_told(raw: bytes, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Vectors follow from their inputs, which are recorded; what is kept of them is how many and their digest."""
-    data = body.get("data")
-    count = len(data) if isinstance(data, list) else 0
-    return {"model": body.get("model"), "vectors": count, "sha256": sha256(raw).hexdigest()}

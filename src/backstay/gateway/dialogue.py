@@ -195,8 +195,8 @@ class Vectors:
     usage: Usage | None = None
 
 
-# What happens in a stream, in order. A block is a part of the answer under way: text, thoughts or a tool call; blocks are
-# numbered from 0 as they begin, and only the last one grows, except for tool calls of formats that interleave them.
+# What happens in a stream, in order. A block is a part of the answer under way: text, thoughts or a tool call; blocks
+# are numbered from 0 as they begin, and only the last one grows, except for tool calls of formats that interleave them.
 # `choice` is 0 except where a caller asked for several answers at once.
 
 
@@ -226,8 +226,8 @@ class RefusalDelta:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """More of a thought; `signature`, `redacted` and `id` as in Thinking (a signature comes in one piece, mostly with no
-    text)."""
+    """More of a thought; `signature`, `redacted` and `id` as in Thinking (a signature comes in one piece, mostly with
+    no text)."""
 
     block: int
     text: str = ""

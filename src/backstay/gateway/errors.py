@@ -6,16 +6,20 @@ GatewayError
 ├── PriceUnknown         422  no price is known, and none was set for that case
 ├── BudgetExceeded       402  a hard budget has no room; the call consumed nothing
 ├── ProviderRefused      as the provider said (4xx)
+│   ├── ContextTooLong   400  the request is longer than the model takes
+│   └── ContentFiltered  400  the provider will not answer this
 └── ProviderFailed       502  the provider failed
+    ├── ProviderResting      503  every target has failed lately and is left alone for a while
     ├── ProviderUnreachable  502  no connection, or one that was reset before an answer
     ├── StreamCut            502  the answer stopped in the middle
     └── ProviderTimeout      504  connect, first token, idle or total limit passed
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..kernel.errors import BackstayError
+from .models import Usage
 
 _FINAL = {"x-should-retry": "false"}
 
@@ -24,7 +28,7 @@ class GatewayError(BackstayError):
     """Root of the gateway's own errors. `usage` tells what was used before it happened, when anything was."""
 
     code, status, title = "gateway_error", 502, "The model call failed"
-    usage: Mapping[str, Any] | None = None
+    usage: Usage | None = None
 
 
 class ModelNotFound(GatewayError):
@@ -54,17 +58,37 @@ class BudgetExceeded(GatewayError):
 
 
 class ProviderRefused(GatewayError):
-    """The provider found fault with the request. `body` is its answer, in its own wire format."""
+    """The provider found fault with the request. `body` is its answer, in the wire format `wire`."""
 
     code, status, title = "provider_refused", 400, "The provider refused the request"
 
-    def __init__(self, detail: str, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(self, detail: str, status: int, body: bytes, headers: Mapping[str, str], wire: str) -> None:
         super().__init__(detail, headers=headers)
-        self.answer_status, self.body = status, body
+        self.status, self.body, self.wire = status, body, wire
+
+
+class ContextTooLong(ProviderRefused):
+    code, status, title = "context_length_exceeded", 400, "The request is longer than the model takes"
+
+
+class ContentFiltered(ProviderRefused):
+    code, status, title = "content_filter", 400, "The provider will not answer this"
 
 
 class ProviderFailed(GatewayError):
+    """`status_seen`: the status that the provider answered with, when it did."""
+
     code, status, title = "provider_failed", 502, "The provider failed"
+
+    def __init__(
+        self, detail: str, *, headers: Mapping[str, str] | None = None, status_seen: int | None = None
+    ) -> None:
+        super().__init__(detail, headers=headers)
+        self.status_seen = status_seen
+
+
+class ProviderResting(ProviderFailed):
+    code, status, title = "provider_resting", 503, "The provider failed lately and is left alone for now"
 
 
 class ProviderUnreachable(ProviderFailed):

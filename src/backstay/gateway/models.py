@@ -111,9 +111,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one attempt, in all: those read from a prompt cache (`cached`), those written to one and those of sound
-    are part of `input_tokens`; those of thought and of sound are part of `output_tokens`. `written_hour`: the part of
-    `written` that is kept for an hour, which some providers price on its own.
+    """Tokens of one attempt, in all: those read from a prompt cache (`cached`), those written to one, those of sound
+    and of pictures are part of `input_tokens`; those of thought, of sound and of pictures are part of `output_tokens`.
+    `written_hour`: the part of `written` that is kept for an hour, which some providers price on its own.
     """
 
     input_tokens: int = 0
@@ -124,16 +124,9 @@ class Usage:
     written_hour_tokens: int = 0
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
     estimated: bool = False
-
-    def as_openai(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self.input_tokens,
-            "completion_tokens": self.output_tokens,
-            "total_tokens": self.input_tokens + self.output_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
-        }
 
 
 @dataclass(frozen=True, slots=True)

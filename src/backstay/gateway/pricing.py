@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
 
 _MILLION = Decimal(1_000_000)
-_PLAIN_KEYS = ("input_mtok", "output_mtok", "cache_read_mtok")
+# Prices of other kinds of token. Where a model has one, its price is not a plain one.
+_KINDS = ("input_audio_mtok", "output_audio_mtok", "cache_audio_read_mtok", "input_image_mtok", "output_image_mtok")
 
 
 class Price(Protocol):
@@ -29,26 +30,43 @@ class Price(Protocol):
         """USD for what was used."""
         ...
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
-        """The most that so many tokens can cost, in USD."""
+    def bound(self, input_tokens: int, output_tokens: int, *, media: bool = False, hour: bool = False) -> Decimal:
+        """The most that so many tokens can cost, in USD, whatever is read from or written to a prompt cache. `media`:
+        some may be of sound or pictures; `hour`: the cache may be asked to keep some for an hour."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PerToken:
-    """USD per million tokens."""
+    """USD per million tokens: read, written, read from a prompt cache, written to one, and kept there for an hour."""
 
     input: Decimal
     output: Decimal
     cached: Decimal
     label: str
+    written: Decimal | None = None
+    hour: Decimal | None = None
 
     def cost(self, usage: Usage) -> Decimal:
+        total = usage.output_tokens * self.output + usage.cached_tokens * self.cached
         fresh = usage.input_tokens - usage.cached_tokens
-        return (fresh * self.input + usage.cached_tokens * self.cached + usage.output_tokens * self.output) / _MILLION
+        if usage.written_tokens:
+            fresh -= usage.written_tokens
+            short = usage.written_tokens - usage.written_hour_tokens
+            total += short * self._written + usage.written_hour_tokens * self._hour
+        return (total + fresh * self.input) / _MILLION
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
-        return (input_tokens * max(self.input, self.cached) + output_tokens * self.output) / _MILLION
+    def bound(self, input_tokens: int, output_tokens: int, *, media: bool = False, hour: bool = False) -> Decimal:
+        dearest = max(self.input, self.cached, self._hour if hour else self._written)
+        return (input_tokens * dearest + output_tokens * self.output) / _MILLION
+
+    @property
+    def _written(self) -> Decimal:
+        return self.input if self.written is None else self.written
+
+    @property
+    def _hour(self) -> Decimal:
+        return self._written if self.hour is None else self.hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +79,13 @@ class PerCall:
     def cost(self, usage: Usage) -> Decimal:
         return self.usd if usage.input_tokens or usage.output_tokens else ZERO
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
+    def bound(self, input_tokens: int, output_tokens: int, *, media: bool = False, hour: bool = False) -> Decimal:
         return self.usd
 
 
 @dataclass(frozen=True, slots=True)
-class Tiered:
-    """Prices that depend on the length of the input: counted by genai-prices."""
+class Listed:
+    """Prices that depend on the length of the input, or on what the tokens are of: counted by genai-prices."""
 
     price: "ModelPrice"
     label: str
@@ -75,15 +93,44 @@ class Tiered:
     def cost(self, usage: Usage) -> Decimal:
         from genai_prices import Usage as PricedUsage
 
-        used = PricedUsage(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=usage.cached_tokens,
-        )
+        used = PricedUsage(**_told(usage))
         return self.price.calc_price(used)["total_price"]
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
-        return self.cost(Usage(input_tokens, output_tokens))
+    def bound(self, input_tokens: int, output_tokens: int, *, media: bool = False, hour: bool = False) -> Decimal:
+        read, written = input_tokens, output_tokens
+        ways = [Usage(read), Usage(read, cached_tokens=read), Usage(read, written_tokens=read)]
+        if hour:
+            ways.append(Usage(read, written_tokens=read, written_hour_tokens=read))
+        if media:
+            ways += [Usage(read, input_audio_tokens=read), Usage(read, input_image_tokens=read)]
+        # Tiers go by what is read, so what is written is priced beside it. A model that can speak or draw may.
+        ends = [Usage(read, written), Usage(read, written, output_audio_tokens=written)]
+        ends.append(Usage(read, written, output_image_tokens=written))
+        plain = self.cost(Usage(read))
+        return max(map(self.cost, ways)) + max(map(self.cost, ends)) - plain
+
+
+def _told(usage: Usage) -> dict[str, int]:
+    """The usage in genai-prices' words. It must be told what is of two kinds at once, such as sound read from a
+    cache.
+    """
+    kinds = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.written_tokens,
+        "cache_write_1h_tokens": usage.written_hour_tokens,
+        "input_audio_tokens": usage.input_audio_tokens,
+        "output_audio_tokens": usage.output_audio_tokens,
+        "input_image_tokens": usage.input_image_tokens,
+        "output_image_tokens": usage.output_image_tokens,
+    }
+    told = {name: count for name, count in kinds.items() if count or name in ("input_tokens", "output_tokens")}
+    for of, count in (("audio", usage.input_audio_tokens), ("image", usage.input_image_tokens)):
+        for use, part in (("read", usage.cached_tokens), ("write", usage.written_tokens)):
+            if count and part:
+                told[f"cache_{of}_{use}_tokens"] = max(0, count + part - usage.input_tokens)
+    return told
 
 
 class Prices:
@@ -123,8 +170,10 @@ def _listed(provider: str, model: str, day: datetime, base_url: str | None) -> P
         except LookupError:
             return None
     price = info.get_prices(day)
-    read, write, cached = (getattr(price, key) for key in _PLAIN_KEYS)
-    plain = [value for value in (read, write, cached) if value is not None]
-    if read is not None and all(isinstance(value, Decimal) for value in plain):
-        return PerToken(read, ZERO if write is None else write, read if cached is None else cached, info.id)
-    return Tiered(price, info.id)
+    names = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok")
+    read, write, cached, written, hour = (getattr(price, name) for name in names)
+    given = [value for value in (read, write, cached, written, hour) if value is not None]
+    plain = all(isinstance(value, Decimal) for value in given) and not any(getattr(price, name) for name in _KINDS)
+    if read is None or not plain:
+        return Listed(price, info.id)
+    return PerToken(read, write or ZERO, read if cached is None else cached, info.id, written, hour)

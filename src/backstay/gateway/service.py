@@ -1,8 +1,6 @@
 """The gateway: checks a request, finds who answers it, and runs it through the one pipeline there is."""
 
 import asyncio
-import base64
-import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from ..audit import Audit
-from ..kernel import json, telemetry
+from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.crypto import Vault
 from ..kernel.db import Database
@@ -18,19 +16,23 @@ from ..kernel.errors import BackstayError, BadRequest, FieldError
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
+from ..outbound import Breakers, RetryBudget
 from . import store
 from .admission import Admission
+from .attempts import Health
 from .budgets import Budgets
-from .calls import Calls, Order, Reply
-from .errors import ProviderFailed
+from .calls import Calls, Reply
+from .catalog.latency import LatencyBoard
+from .dialogue import Request
 from .models import Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
+from .order import Itinerary, Order
+from .passage import Chunk
 from .pricing import Prices
-from .providers import Provider, Providers
+from .providers import Kind, Provider, Providers
 from .providers.sim import SimProvider
 from .sim.simulator import HEADER as SIM_HEADER
 from .sweeper import Sweeper
-from .transcript import Chunk
-from .wire import openai as wire
+from .wire import CHAT, EMBED, EMBED_WIRES, WIRES, Body
 
 if TYPE_CHECKING:
     from .upstream import Upstream
@@ -40,6 +42,7 @@ CALL, READ = "gateway:call", "gateway:read"
 DEFAULT_FEATURE = "default"
 _log = telemetry.log("gateway")
 _MAX_TAG = 256
+_AN_HOUR = b'"1h"'  # how Anthropic's format asks a prompt cache to keep something for an hour
 
 
 class Gateway:
@@ -66,7 +69,8 @@ class Gateway:
         self.process = new_id()
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._admission = Admission(db, clock, audit, self.process, self._lease)
-        self._calls = Calls(self._admission, clock, self._timeouts, settings.durability == "strict")
+        self._health = Health(Breakers(), RetryBudget(), LatencyBoard())
+        self._calls = Calls(self._admission, clock, self._health, settings.durability == "strict")
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
         self.budgets = Budgets(db, clock, audit)
         self._stop = asyncio.Event()
@@ -118,7 +122,9 @@ class Gateway:
             ProviderRefused, ProviderFailed and its kinds: the provider did not answer as it should.
         """
         body = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
-        order = self.chat_order(by, body, feature=feature, user=user, run=run, idempotency=idempotency)
+        order = await self.order(
+            by, CHAT.name, "chat", body, feature=feature, user=user, run=run, idempotency=idempotency
+        )
         reply = await self.answer(order)
         return Answer.of(reply.body, reply.raw, reply.call, reply.usage, reply.cost)
 
@@ -141,11 +147,14 @@ class Gateway:
             As `complete`; an error after the first chunk has the `usage` so far.
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}}
-        order = self.chat_order(by, body, feature=feature, user=user, run=run, idempotency=idempotency)
+        order = await self.order(
+            by, CHAT.name, "chat", body, feature=feature, user=user, run=run, idempotency=idempotency
+        )
         async with aclosing(self.chunks(order)) as groups:
             async for group in groups:
                 for chunk in group:
-                    yield chunk.body
+                    if chunk.body:
+                        yield chunk.body
 
     async def embed(
         self,
@@ -164,48 +173,69 @@ class Gateway:
             As `complete`.
         """
         body = {"model": model, "input": list(inputs), "encoding_format": "base64"}
-        order = self.embed_order(by, body, feature=feature, user=user, run=run, idempotency=idempotency)
+        order = await self.order(
+            by, EMBED.name, "embed", body, feature=feature, user=user, run=run, idempotency=idempotency
+        )
         reply = await self.answer(order)
-        vectors = _vectors(reply, len(inputs))
-        return Embeddings(vectors, reply.usage.input_tokens, reply.cost, str(reply.body.get("model")), reply.call)
+        vectors = EMBED.read_vectors(reply.body, len(inputs))
+        found = [list(vector) for vector in vectors.vectors]
+        return Embeddings(found, reply.usage.input_tokens, reply.cost, vectors.model, reply.call)
 
-    def chat_order(
-        self, by: Principal, body: dict[str, Any], *, feature: str, size: int | None = None, **tags: Any
+    async def order(
+        self,
+        by: Principal,
+        surface: str,
+        kind: Kind,
+        body: Body,
+        *,
+        feature: str,
+        raw: bytes | None = None,
+        user: str | None = None,
+        run: UUID | None = None,
+        idempotency: str | None = None,
+        sim: str | None = None,
+        mode: str | None = None,
+        forward: Mapping[str, str] | None = None,
     ) -> Order:
-        """Checks a chat request and finds its target and the most it may cost. `size`: its bytes, when known.
+        """Checks a request of the format `surface`, finds who may answer it and the most it may cost.
+
+        `raw`: its bytes, when there are any. `mode`: live or guarded, over what the route says.
 
         Raises:
             As `complete`, before anything is written or sent.
         """
-        request = wire.chat_request(body, size)
-        target = self._providers.target(request.model, self._clock.now())
+        by.require(CALL)
+        size = None if raw is None else len(raw)
+        request = EMBED_WIRES[surface].check_embed(body, size) if kind == "embed" else WIRES[surface].check(body, size)
+        plan = self._plan(request, mode)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
-        written = (request.max_tokens or self._settings.default_max_tokens) * request.choices
-        outgoing = {**body, "model": target.asked}
-        if request.stream:
-            outgoing["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return self._order(
-            by,
-            "chat",
-            target,
-            body,
-            outgoing,
-            target.price.bound(request.input_bound, written),
-            feature,
-            tags,
-            streamed=request.stream,
-            include_usage=request.include_usage,
+        written = 0 if kind == "embed" else (request.max_tokens or self._settings.default_max_tokens) * request.choices
+        hour = raw is None or _AN_HOUR in raw
+        user = user or request.user
+        headers = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
+        return Order(
+            surface=surface,
+            kind=kind,
+            body=body,
+            request=request,
+            plan=plan,
+            tags=Tags(
+                tenant=by.tenant,
+                principal=by.id,
+                actor=by.name,
+                feature=_tag("feature", feature),
+                user=None if user is None else _tag("user", user),
+                key=by.key,
+                run=run,
+                idempotency=idempotency,
+            ),
+            reserve=max(
+                target.price.bound(request.input_bound, written, media=request.media > 0, hour=hour)
+                for target in plan.targets
+            ),
+            headers=headers | ({SIM_HEADER: sim} if sim else {}),
+            forward=forward or {},
         )
-
-    def embed_order(
-        self, by: Principal, body: dict[str, Any], *, feature: str, size: int | None = None, **tags: Any
-    ) -> Order:
-        """As `chat_order`, for embeddings."""
-        request = wire.embed_request(body, size)
-        target = self._providers.target(request.model, self._clock.now())
-        outgoing = {**body, "model": target.asked}
-        reserve = target.price.bound(request.input_bound, 0)
-        return self._order(by, "embed", target, body, outgoing, reserve, feature, tags)
 
     async def answer(self, order: Order) -> Reply:
         return await self._calls.answer(order)
@@ -232,57 +262,25 @@ class Gateway:
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.calls(tx, by.tenant, after, run, limit)
 
-    def _order(
-        self,
-        by: Principal,
-        kind: str,
-        target: Any,
-        body: Mapping[str, Any],
-        outgoing: dict[str, Any],
-        reserve: Any,
-        feature: str,
-        tags: Mapping[str, Any],
-        **more: Any,
-    ) -> Order:
-        by.require(CALL)
-        idempotency = None if tags.get("idempotency") is None else _tag("idempotency-key", tags["idempotency"])
-        headers = {"idempotency-key": idempotency} if idempotency else {}
-        if tags.get("sim"):
-            headers[SIM_HEADER] = tags["sim"]
-        return Order(
-            target=target,
-            tags=Tags(
-                tenant=by.tenant,
-                principal=by.id,
-                actor=by.name,
-                feature=_tag("feature", feature),
-                user=None if tags.get("user") is None else _tag("user", tags["user"]),
-                key=by.key,
-                run=tags.get("run"),
-                idempotency=idempotency,
-            ),
-            kind=kind,
-            path="chat/completions" if kind == "chat" else "embeddings",
-            body=body,
-            upstream_body=json.dumps(outgoing),
-            headers=headers,
-            reserve=reserve,
-            **more,
-        )
+    def _plan(self, request: Request, mode: str | None) -> Itinerary:
+        if mode not in (None, "live", "guarded"):
+            raise BadRequest(
+                "`backstay-mode` is wrong", errors=[FieldError("backstay-mode", "must be live or guarded")]
+            )
+        target = self._providers.target(request.model, self._clock.now())
+        return Itinerary((target,), self._timeouts, mode="guarded" if mode == "guarded" else "live")
 
     def _configured(self) -> list[Provider]:
         settings = self._settings
-        providers: list[Provider] = [SimProvider()]
-        if settings.openai_api_key or settings.openai_base_url:
-            # Imported when there is a way out to take: the HTTP library is a good part of a start.
-            from .providers.openai import OpenAIProvider
-            from .upstream import Upstream
+        given = settings.provider_variables()
+        if not given:
+            return [SimProvider()]
+        # Imported when there is a way out to take: the HTTP library is a good part of a start.
+        from .providers.account import configured
+        from .upstream import Upstream
 
-            self._upstream = Upstream(self._timeouts)
-            key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
-            prices = Prices(settings.unknown_price)
-            providers.append(OpenAIProvider(self._upstream, prices, key, settings.openai_base_url))
-        return providers
+        self._upstream = Upstream(self._timeouts)
+        return [SimProvider(), *configured(given, self._upstream, Prices(settings.unknown_price))]
 
     async def _beat(self) -> None:
         """Keeps the lease while calls are open; idle, it sleeps."""
@@ -311,21 +309,3 @@ def _tag(name: str, value: Any) -> str:
         message = f"must be a printable text of 1 to {_MAX_TAG} characters"
         raise BadRequest(f"`{name}` is wrong", errors=[FieldError(name, message)])
     return value
-
-
-def _vectors(reply: Reply, count: int) -> list[list[float]]:
-    try:
-        rows = sorted(reply.body["data"], key=lambda row: row["index"])
-        vectors = [_floats(row["embedding"]) for row in rows]
-    except (KeyError, TypeError, ValueError, struct.error):
-        raise ProviderFailed("the provider's embeddings cannot be read") from None
-    if len(vectors) != count:
-        raise ProviderFailed(f"the provider sent {len(vectors)} embeddings for {count} texts")
-    return vectors
-
-
-def _floats(given: Any) -> list[float]:
-    if isinstance(given, str):
-        packed = base64.b64decode(given, validate=True)
-        return list(struct.unpack(f"<{len(packed) // 4}f", packed))
-    return [float(value) for value in given]

@@ -1,146 +1,134 @@
-"""Follows a streamed chat completion: what to pass on, what was said, what was used, and whether it ended well."""
+"""What was said in a stream, in no provider's words: for the audit, the cache, estimates and other formats."""
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-import orjson
-
-from .errors import ProviderFailed
+from .dialogue import (
+    OUTPUT,
+    Began,
+    Delta,
+    Part,
+    Refusal,
+    RefusalDelta,
+    Said,
+    Stopped,
+    Text,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    ToolBegan,
+    ToolCall,
+    ToolDelta,
+    Used,
+)
 from .models import Usage
-from .wire import openai as wire
-
-_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
 @dataclass(slots=True)
-class _Choice:
-    content: list[str] = field(default_factory=list)
-    refusal: list[str] = field(default_factory=list)
-    tools: dict[int, dict[str, Any]] = field(default_factory=dict)
-    finish_reason: str | None = None
+class _Block:
+    """A part under way: its first delta says what it is, the pieces are its text or its arguments."""
 
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One event to pass on: its bytes as they go to the client, and what they say."""
-
-    data: bytes
-    body: dict[str, Any]
+    first: Delta
+    pieces: list[str] = field(default_factory=list)
+    signature: str | None = None
 
 
 class Transcript:
-    """Feeds on the `data` of each event of one stream.
+    """Follows the deltas of one answer of so many `choices`. `outputs` counts those that carry output: about one token
+    each."""
 
-    `include_usage`: the client asked for usage, which is asked for upstream in any case; when it did not, the chunk
-    that carries only usage and the empty `usage` of all others are taken out. Everything else passes as it came.
-    """
-
-    def __init__(self, include_usage: bool) -> None:
-        self._include_usage = include_usage
-        self._choices: dict[int, _Choice] = {}
-        self._head: dict[str, Any] = {}
+    def __init__(self, choices: int = 1) -> None:
+        self._expected = choices
+        self._head: Began | None = None
+        self._blocks: dict[tuple[int, int], _Block] = {}
+        self._stops: dict[int, Stopped] = {}
         self.usage: Usage | None = None
-        self.usage_passed = False
-        self.done = False
-        self.deltas = 0
-        self.malformed = 0
+        self.outputs = 0
 
     @property
     def finished(self) -> bool:
-        """The provider gave a finish reason for every choice it began."""
-        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+        """The provider gave a reason for the end of every choice it began."""
+        stops = self._stops
+        return len(stops) >= self._expected and all(choice in stops for choice, _ in self._blocks)
 
-    def feed(self, data: bytes) -> Chunk | None:
-        """The event to pass on, or None when the client is not to see it.
+    def follow(self, deltas: Iterable[Delta]) -> None:
+        for delta in deltas:
+            if isinstance(delta, OUTPUT):
+                self.outputs += 1
+                self._grow(delta)
+            elif isinstance(delta, Used):
+                self.usage = delta.usage
+            elif isinstance(delta, Stopped):
+                self._stops[delta.choice] = delta
+            elif isinstance(delta, Began):
+                self._head = delta
+                self.usage = delta.usage or self.usage
 
-        Raises:
-            ProviderFailed: the event is an error of the provider.
-        """
-        if data == b"[DONE]":
-            self.done = True
-            return None
-        try:
-            body = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            self.malformed += 1
-            return None
-        if not isinstance(body, dict):
-            self.malformed += 1
-            return None
-        if (message := wire.error_of(body)) is not None:
-            raise ProviderFailed(f"the provider reported an error in its answer: {message}")
-        choices = body.get("choices")
-        if b'"usage"' in data and (usage := wire.usage_of(body)) is not None:
-            self.usage = usage
-            if not choices:
-                self.usage_passed = self._include_usage
-                return Chunk(data, body) if self._include_usage else None
-        if isinstance(choices, list):
-            if not self._head:
-                self._head = {key: body.get(key) for key in ("id", "created", "model", "system_fingerprint")}
-            for choice in choices:
-                if isinstance(choice, dict):
-                    self._follow(choice)
-        if not self._include_usage and body.get("usage", data) is None:
-            # Not written anew, so that nothing else changes.
-            data = _NULL_USAGE.sub(b"", data)
-            del body["usage"]
-        return Chunk(data, body)
+    def said(self, usage: Usage | None = None) -> Said:
+        """The first choice so far, as one answer."""
+        return self._said(0, usage or self.usage)
 
-    def usage_chunk(self, usage: Usage) -> Chunk:
-        """The usage chunk that a client asked for and the provider did not send."""
-        body = self._head | {"object": "chat.completion.chunk", "choices": [], "usage": usage.as_openai()}
-        return Chunk(orjson.dumps(body), body)
+    def choices(self) -> list[Said]:
+        """Every choice so far; one, except where several answers were asked for."""
+        numbers = sorted({choice for choice, _ in self._blocks} | self._stops.keys()) or [0]
+        return [self._said(number, self.usage) for number in numbers]
 
-    def completion(self) -> dict[str, Any]:
-        """The answer so far, as one completion."""
-        choices = []
-        for index, choice in sorted(self._choices.items()):
-            message: dict[str, Any] = {"role": "assistant", "content": "".join(choice.content) or None}
-            if choice.refusal:
-                message["refusal"] = "".join(choice.refusal)
-            if choice.tools:
-                message["tool_calls"] = [choice.tools[number] for number in sorted(choice.tools)]
-            choices.append({"index": index, "message": message, "finish_reason": choice.finish_reason})
-        return self._head | {"object": "chat.completion", "choices": choices}
+    def _said(self, choice: int, usage: Usage | None) -> Said:
+        head, stop = self._head or Began("", ""), self._stops.get(choice)
+        parts = tuple(_part(block) for (number, _), block in sorted(self._blocks.items()) if number == choice)
+        return Said(
+            head.id,
+            head.model,
+            parts,
+            stop.stop if stop else None,
+            usage,
+            sequence=stop.sequence if stop else None,
+            created=head.created,
+        )
 
-    def _follow(self, choice: dict[str, Any]) -> None:
-        index = choice.get("index")
-        state = self._choices.setdefault(index if isinstance(index, int) else 0, _Choice())
-        if isinstance(choice.get("finish_reason"), str):
-            state.finish_reason = choice["finish_reason"]
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            return
-        said = False
-        content = delta.get("content")
-        if isinstance(content, str) and content:
-            state.content.append(content)
-            said = True
-        refusal = delta.get("refusal")
-        if isinstance(refusal, str) and refusal:
-            state.refusal.append(refusal)
-            said = True
-        calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            if isinstance(call, dict):
-                _follow_tool(state.tools, call)
-                said = True
-        # Reasoning comes under names of each provider's own; any text that is not the role is output.
-        self.deltas += said or any(isinstance(v, str) and v for k, v in delta.items() if k not in ("role", "content"))
+    def _grow(self, delta: Delta) -> None:
+        assert isinstance(delta, TextDelta | RefusalDelta | ThinkingDelta | ToolBegan | ToolDelta)  # noqa: S101 -- OUTPUT
+        key = (delta.choice, delta.block)
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._blocks[key] = _Block(delta)
+        if isinstance(delta, ToolDelta):
+            block.pieces.append(delta.arguments)
+        elif isinstance(delta, ToolBegan):
+            block.first = delta
+        else:
+            block.pieces.append(delta.text)
+            if isinstance(delta, ThinkingDelta):
+                block.signature = delta.signature or block.signature
 
 
-def _follow_tool(tools: dict[int, dict[str, Any]], call: dict[str, Any]) -> None:
-    index = call.get("index")
-    tool = tools.setdefault(
-        index if isinstance(index, int) else len(tools),
-        {"id": None, "type": "function", "function": {"name": "", "arguments": ""}},
-    )
-    if isinstance(call.get("id"), str):
-        tool["id"] = call["id"]
-    function = call.get("function")
-    if isinstance(function, dict):
-        for part in ("name", "arguments"):
-            if isinstance(function.get(part), str):
-                tool["function"][part] += function[part]
+def deltas_of(said: Said) -> list[Delta]:
+    """A whole answer as the deltas of a stream, as if it came at once."""
+    out: list[Delta] = [Began(said.id, said.model, None, said.created)]
+    for block, part in enumerate(said.parts):
+        if isinstance(part, Text):
+            out.append(TextDelta(block, part.text))
+        elif isinstance(part, Refusal):
+            out.append(RefusalDelta(block, part.text))
+        elif isinstance(part, Thinking):
+            out.append(ThinkingDelta(block, part.text, part.signature, part.redacted, part.origin, part.id))
+        elif isinstance(part, ToolCall):
+            out += [ToolBegan(block, part.id, part.name, part.signature), ToolDelta(block, part.arguments)]
+    if said.usage is not None:
+        out.append(Used(said.usage))
+    if said.stop is not None:
+        out.append(Stopped(said.stop, said.sequence))
+    return out
+
+
+def _part(block: _Block) -> Part:
+    first, text = block.first, "".join(block.pieces)
+    if isinstance(first, TextDelta):
+        return Text(text)
+    if isinstance(first, RefusalDelta):
+        return Refusal(text)
+    if isinstance(first, ThinkingDelta):
+        return Thinking(text, block.signature, first.redacted, first.origin, first.id)
+    if isinstance(first, ToolBegan):
+        return ToolCall(first.id, first.name, text or "{}", first.signature)
+    return ToolCall("", "", text)

@@ -35,7 +35,7 @@ class BackstayError(Exception):
     """Root of every error Backstay raises on purpose. `detail` is shown to the caller: keep secrets out."""
 
     code: ClassVar[str] = "internal"
-    status: ClassVar[int] = 500
+    status: int = 500
     title: ClassVar[str] = "Internal error"
 
     def __init__(

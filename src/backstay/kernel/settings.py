@@ -59,6 +59,22 @@ class Settings(BaseSettings):
     default_max_tokens: int = Field(4096, ge=1, description="Output tokens reserved for a call that names no maximum.")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+    anthropic_base_url: str | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
+    gemini_api_key: SecretStr | None = Field(None, validation_alias="GEMINI_API_KEY")
+    gemini_base_url: str | None = Field(None, validation_alias="GOOGLE_GEMINI_BASE_URL")
+    azure_openai_api_key: SecretStr | None = Field(None, validation_alias="AZURE_OPENAI_API_KEY")
+    azure_openai_endpoint: str | None = Field(None, validation_alias="AZURE_OPENAI_ENDPOINT")
+    azure_openai_api_version: str | None = Field(None, validation_alias="AZURE_OPENAI_API_VERSION")
+    mistral_api_key: SecretStr | None = Field(None, validation_alias="MISTRAL_API_KEY")
+    groq_api_key: SecretStr | None = Field(None, validation_alias="GROQ_API_KEY")
+    together_api_key: SecretStr | None = Field(None, validation_alias="TOGETHER_API_KEY")
+    openrouter_api_key: SecretStr | None = Field(None, validation_alias="OPENROUTER_API_KEY")
+    deepseek_api_key: SecretStr | None = Field(None, validation_alias="DEEPSEEK_API_KEY")
+    xai_api_key: SecretStr | None = Field(None, validation_alias="XAI_API_KEY")
+    vllm_api_key: SecretStr | None = Field(None, validation_alias="VLLM_API_KEY")
+    vllm_base_url: str | None = Field(None, validation_alias="VLLM_BASE_URL")
+    ollama_host: str | None = Field(None, validation_alias="OLLAMA_HOST")
     app: str | None = Field(None, description="`module:attribute` of your own App, for up, serve and worker.")
 
     @field_validator("admin_key")
@@ -104,6 +120,15 @@ class Settings(BaseSettings):
                 "lease or run fewer workers"
             )
         return self
+
+    def provider_variables(self) -> dict[str, str]:
+        """The variables that providers' own clients read, as far as they are set, by the name of their setting."""
+        found = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is not None and isinstance(field.validation_alias, str):
+                found[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        return found
 
     @classmethod
     def settings_customise_sources(

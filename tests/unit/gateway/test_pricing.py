@@ -2,10 +2,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backstay.gateway.errors import PriceUnknown
 from backstay.gateway.models import Usage
-from backstay.gateway.pricing import PerCall, PerToken, Prices, Tiered
+from backstay.gateway.pricing import Listed, PerCall, PerToken, Prices
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -34,9 +36,55 @@ def test_the_bound_is_never_below_the_cost():
             assert price.cost(Usage(read, written, cached)) <= price.bound(read, written)
 
 
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("anthropic", "claude-haiku-4-5"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("google", "gemini-2.5-flash"),
+        ("google", "gemini-2.5-flash-image"),
+        ("openai", "gpt-audio"),
+        ("openai", "gpt-5.4"),
+    ],
+)
+@given(data=st.data())
+def test_the_bound_holds_for_every_kind_of_token(provider, model, data):
+    def some(most):
+        return data.draw(st.integers(0, most))
+
+    read, written = some(400_000), some(60_000)
+    cached = some(read)
+    stored = some(read - cached)
+    sound = some(read - cached - stored)
+    used = Usage(
+        read,
+        written,
+        cached,
+        written_tokens=stored,
+        written_hour_tokens=some(stored),
+        input_audio_tokens=sound,
+        input_image_tokens=some(read - cached - stored - sound),
+        output_audio_tokens=some(written),
+    )
+    price = Prices().of(provider, model, NOW)
+    assert 0 <= price.cost(used) <= price.bound(read, written, media=True, hour=True)
+
+
+def test_tokens_written_to_a_cache_cost_more_and_for_an_hour_still_more():
+    price = Prices().of("anthropic", "claude-haiku-4-5", NOW)
+    fresh, short = price.cost(Usage(1_000_000)), price.cost(Usage(1_000_000, written_tokens=1_000_000))
+    hour = price.cost(Usage(1_000_000, written_tokens=1_000_000, written_hour_tokens=1_000_000))
+    assert (short / fresh, hour / fresh) == (Decimal("1.25"), Decimal(2))
+
+
+def test_sound_has_its_own_price():
+    price = Prices().of("openai", "gpt-audio", NOW)
+    assert price.cost(Usage(1000, input_audio_tokens=1000)) > price.cost(Usage(1000))
+
+
 def test_long_inputs_of_tiered_models_cost_more_a_token():
     price = Prices().of("openai", "gpt-5.4", NOW)
-    assert isinstance(price, Tiered)
+    assert isinstance(price, Listed)
     assert price.cost(Usage(1_000_000, 0)) > 10 * price.cost(Usage(100_000, 0))
 
 

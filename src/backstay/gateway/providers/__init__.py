@@ -1,6 +1,6 @@
-"""Providers: a small table each, over a wire format they share."""
+"""Providers: a row of the table each, over the wire formats they share."""
 
-from .base import Provider, Target
+from .base import Kind, Outgoing, Provider, Quirks, Target
 from .registry import Providers
 
-__all__ = ["Provider", "Providers", "Target"]
+__all__ = ["Kind", "Outgoing", "Provider", "Providers", "Quirks", "Target"]

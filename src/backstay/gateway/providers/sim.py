@@ -10,20 +10,27 @@ from ..exchange import Exchange
 from ..pricing import PerCall, Price
 from ..sim.options import BEHAVIOURS, EMBEDDER, BadOptions, SimOptions
 from ..sim.simulator import HEADER, Reset, SimAnswer, Simulator
+from .base import Outgoing, Quirks
+from .table import PATHS
 
 
 class SimProvider:
     """`sim:<behaviour>?<options>`: free of charge unless the option `price` says otherwise."""
 
-    name = "sim"
+    name = key = "sim"
+    refusal = "the simulator accepts every key"
+    wires = ("openai-chat",)
+    embeds = "openai-embed"
+    quirks = Quirks()
 
     def __init__(self, simulator: Simulator | None = None) -> None:
         self._simulator = simulator or Simulator()
 
     @asynccontextmanager
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
+    async def post(self, outgoing: Outgoing) -> AsyncIterator[Exchange]:
+        path = PATHS[outgoing.wire, outgoing.kind]
         try:
-            yield _SimExchange(await self._simulator.answer(path, body, headers.get(HEADER)))
+            yield _SimExchange(await self._simulator.answer(path, outgoing.body, outgoing.headers.get(HEADER)))
         except Reset:
             raise ProviderUnreachable("the simulator reset the connection before it answered") from None
 

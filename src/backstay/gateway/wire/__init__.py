@@ -1,1 +1,14 @@
-"""Wire formats: one file each."""
+"""Wire formats: one a module, all of them found by name."""
+
+from collections.abc import Mapping
+
+from .base import Body, EmbedWire, Reader, Wire, Writer
+from .openai_chat import OpenAIChat
+from .openai_embed import OpenAIEmbed
+
+CHAT = OpenAIChat()
+EMBED = OpenAIEmbed()
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (CHAT,)}
+EMBED_WIRES: Mapping[str, EmbedWire] = {wire.name: wire for wire in (EMBED,)}
+
+__all__ = ["CHAT", "EMBED", "EMBED_WIRES", "WIRES", "Body", "EmbedWire", "Reader", "Wire", "Writer"]

@@ -6,7 +6,7 @@ of its stream, and a Writer of the client's makes events of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from ...kernel.errors import BackstayError
 from ..dialogue import Ask, Delta, EmbedAsk, Request, Said, Vectors
@@ -31,12 +31,14 @@ class Quirks(Protocol):
 class Reader(Protocol):
     """Follows one stream of a provider.
 
-    `body` is the last event, parsed; `done` turns true with the end mark; `final` says that the last event ends the
-    answer for its reader and so must not leave before the call is settled. `malformed` counts events that were skipped.
+    `body` is the last event, parsed; `done` turns true with the end mark, `used` with usage; `final` says that the last
+    event ends the answer for its reader and so must not leave before the call is settled. `malformed` counts events
+    that were skipped.
     """
 
     body: Body | None
     done: bool
+    used: bool
     final: bool
     malformed: int
 
@@ -64,9 +66,15 @@ class Writer(Protocol):
 class Wire(Protocol):
     """One format."""
 
-    name: ClassVar[str]
-    # The bytes after the last event of a stream that ended well; empty where the format has no end mark of its own.
-    end_mark: ClassVar[bytes]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def end_mark(self) -> bytes:
+        """What follows the last event of a stream that ended well; empty where the format has no end mark of its
+        own.
+        """
+        ...
 
     def check(self, body: Body, size: int | None = None) -> Request:
         """Checks what the gateway relies on; everything else is left to the provider. `size`: bytes, when known.
@@ -121,6 +129,11 @@ class Wire(Protocol):
         """The event that `reader` was just fed, framed for a client of the same format; None when it is not shown."""
         ...
 
+    def missing(self, reader: Reader, said: Said, request: Request) -> list[Body]:
+        """Events that a relayed stream which ended well should have ended with and did not. `said` has the usage that
+        was billed."""
+        ...
+
     def frame(self, event: Body) -> bytes:
         """One event as bytes on the wire."""
         ...
@@ -141,7 +154,8 @@ class Wire(Protocol):
 class EmbedWire(Protocol):
     """The embedding half of a format, where it has one."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str: ...
 
     def check_embed(self, body: Body, size: int | None = None) -> Request: ...
 
@@ -156,3 +170,9 @@ class EmbedWire(Protocol):
     def write_vectors(self, vectors: Vectors, asked: Body) -> Body:
         """The answer for a client who sent `asked` (its encoding format, say)."""
         ...
+
+    def usage_of(self, body: Mapping[str, Any]) -> Usage | None: ...
+
+    def error_of(self, body: Any) -> str | None: ...
+
+    def error_body(self, error: BackstayError, request_id: str | None = None) -> bytes: ...

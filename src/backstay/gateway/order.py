@@ -1,0 +1,127 @@
+"""A checked request on its way to be admitted, and how it is put to each target."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+from uuid import UUID
+
+from ..kernel import json
+from ..kernel.errors import BadRequest
+from ..kernel.ids import new_id
+from .dialogue import Ask, EmbedAsk, Part, Request, Text, ToolCall, ToolResult
+from .models import Tags, Timeouts, Usage
+from .providers import Kind, Outgoing, Target
+from .wire import EMBED_WIRES, WIRES, Body
+
+
+@dataclass(frozen=True, slots=True)
+class Itinerary:
+    """Whom to ask, in order, and how patiently. `why` tells how the order came about.
+
+    `mode` live: output leaves as it comes. guarded: it is held back until it is whole, so that another target can
+    answer when one breaks off. `retries`: how often one target is asked again. `hedge`: seconds after which a second
+    target is asked as well, None never.
+    """
+
+    targets: tuple[Target, ...]
+    timeouts: Timeouts
+    route: str | None = None
+    why: Mapping[str, Any] = field(default_factory=dict)
+    mode: Literal["live", "guarded"] = "live"
+    retries: int = 2
+    hedge: float | None = None
+    fall_back_on_filter: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """`surface`: the client's format. `reserve`, `tokens`: the most it may cost and use. `forward`: headers that go to
+    providers of the same format. `headers`: those that go to every provider."""
+
+    surface: str
+    kind: Kind
+    body: Body
+    request: Request
+    plan: Itinerary
+    tags: Tags
+    reserve: Decimal
+    headers: Mapping[str, str] = field(default_factory=dict)
+    forward: Mapping[str, str] = field(default_factory=dict)
+    id: UUID = field(default_factory=new_id)
+
+    @cached_property
+    def ask(self) -> Ask:
+        """Raises BadRequest: the request cannot be given to a provider of another format."""
+        return WIRES[self.surface].read(self.body)
+
+    @cached_property
+    def embed_ask(self) -> EmbedAsk:
+        """Raises BadRequest, as `ask`."""
+        return EMBED_WIRES[self.surface].read_embed(self.body)
+
+    def native(self, target: Target) -> str:
+        """The format in which `target` is asked."""
+        if self.kind == "embed":
+            return target.provider.embeds or self.surface
+        return target.wire_for(self.surface)
+
+    def outgoing(self, target: Target, *, prefill: bool = True) -> Outgoing:
+        """The request as `target` gets it; its own bytes where both speak one format. Without `prefill`, the beginning
+        of an answer that the request ends with is left out.
+
+        Raises:
+            BadRequest: the target's format cannot say something that the request depends on.
+        """
+        native = self.native(target)
+        same = native == self.surface
+        body = self._relayed(target, native) if same and prefill else self._translated(target, native, prefill)
+        headers = {**self.headers, **self.forward} if same else self.headers
+        return Outgoing(native, self.kind, target.asked, self.request.stream, json.dumps(body), headers)
+
+    def estimate(self, written: int) -> Usage:
+        """Usage that nobody reported: four bytes a token, as in ordinary English, and `written` tokens of output."""
+        try:
+            size = sum(map(len, self.embed_ask.inputs)) if self.kind == "embed" else _spoken(self.ask)
+        except BadRequest:
+            size = self.request.input_bound
+        return Usage((size + 3) // 4, written, estimated=True)
+
+    def _relayed(self, target: Target, native: str) -> Body:
+        body = {**self.body, "model": target.asked}
+        if native == "openai-chat" and self.request.stream:
+            # Usage is asked for in any case: the budget lives by it.
+            body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
+        if native == "gemini":
+            # There both stand in the path.
+            body.pop("model")
+            body.pop("stream", None)
+        return target.provider.quirks.adapt(body)
+
+    def _translated(self, target: Target, native: str, prefill: bool) -> Body:
+        quirks = target.provider.quirks
+        if self.kind == "embed":
+            return quirks.adapt(EMBED_WIRES[native].write_embed(replace(self.embed_ask, model=target.asked)))
+        ask = replace(self.ask, model=target.asked)
+        if not prefill:
+            ask = replace(ask, turns=ask.turns[:-1])
+        return quirks.adapt(WIRES[native].write(ask, quirks))
+
+
+def _spoken(ask: Ask) -> int:
+    """Characters of everything that the model reads."""
+    tools = sum(len(tool.name) + len(tool.description or "") for tool in ask.tools)
+    return tools + sum(len(part.text) for part in ask.system) + sum(_length(turn.parts) for turn in ask.turns)
+
+
+def _length(parts: Iterable[Part]) -> int:
+    size = 0
+    for part in parts:
+        if isinstance(part, Text):
+            size += len(part.text)
+        elif isinstance(part, ToolCall):
+            size += len(part.arguments)
+        elif isinstance(part, ToolResult):
+            size += _length(part.parts)
+    return size

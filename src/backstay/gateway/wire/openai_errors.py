@@ -1,0 +1,49 @@
+"""Errors as OpenAI's formats have them."""
+
+from typing import Any
+
+import orjson
+
+from ...kernel.errors import BackstayError
+from ..models import Usage
+from .openai_words import usage_as_openai
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+def error_of(answer: Any) -> str | None:
+    """The message of an error that a provider put into an answer with status 200; None when there is none."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not error:
+        return None
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message)[:500] if message else "the provider reported an error without a message"
+
+
+def described(error: BackstayError) -> dict[str, Any]:
+    """What OpenAI's clients read of an error."""
+    return {
+        "message": error.detail if not error.errors else f"{error.detail}: {error.errors[0].message}",
+        "type": _TYPES.get(error.status, "server_error"),
+        "param": error.errors[0].field if error.errors else None,
+        "code": error.code,
+    }
+
+
+def error_body(error: BackstayError, usage: Usage | None = None) -> bytes:
+    """The error as a body, or in the middle of a stream with the usage so far."""
+    content = described(error)
+    if usage is not None:
+        content["usage"] = usage_as_openai(usage)
+    return orjson.dumps({"error": content})
