@@ -70,7 +70,8 @@ class Attempts:
             try:
                 return await self._at(target, targets, once)
             except _Failed as failed:
-                failure = failed.error if failure is None else failure
+                if failure is None or isinstance(failure, ProviderResting):
+                    failure = failed.error
                 if not failed.conduct.fall_back or len(self._call.tries) >= _MOST:
                     break
                 if failed.conduct.larger:
@@ -84,7 +85,7 @@ class Attempts:
             try:
                 return await self._hedged(target, others, once, prefill)
             except _Failed as failed:
-                if prefill and self._call.tries[0].target is not target and refuses_prefill(failed.error):
+                if prefill and self._is_fallback(target) and refuses_prefill(failed.error):
                     # A fallback that cannot continue an answer begins it cleanly.
                     prefill = False
                     continue
@@ -158,6 +159,9 @@ class Attempts:
         one.end(error.code, error.usage)
         _tell(permit, found.health)
         return _Failed(error, found)
+
+    def _is_fallback(self, target: Target) -> bool:
+        return bool(self._call.tries) and self._call.tries[0].target is not target
 
     def _last_asked(self) -> str:
         return self._call.tries[-1].target.provider.name if self._call.tries else "none"

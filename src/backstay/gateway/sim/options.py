@@ -22,7 +22,10 @@ options     tokens=N      the answer has exactly N tokens (a token is a word)
                           malformed:N       an event that is not JSON after N tokens, then all goes on
                           error:N           an error event, inside the answer with status 200, after N tokens
                           no-done           the end mark is missing
-                          flap:M/N          of every N calls the first M answer with status 503
+                          flap:M/N[:CODE[:T]]  of every N calls the first M answer with that status, 503 when left out
+                          too-long          the request is refused as longer than the model takes
+                          filtered          the request is refused by a content filter
+                          prefill           a request that ends with the beginning of its answer is refused
 """
 
 import re
@@ -38,6 +41,7 @@ EMBEDDER = "dev-hash"
 MAX_TOKENS, MAX_SECONDS, MAX_DIMENSIONS = 100_000, 3600.0, 4096
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s)")
 _AFTER = ("cut", "stall", "malformed", "error")
+_PLAIN = ("reset", "silence", "no-done", "too-long", "filtered", "prefill")
 
 
 class BadOptions(ValueError):
@@ -129,7 +133,7 @@ def _usage(value: str) -> bool:
 
 def _fault(value: str) -> Fault:
     kind, _, argument = value.partition(":")
-    if kind in ("reset", "silence", "no-done") and not argument:
+    if kind in _PLAIN and not argument:
         return Fault(kind)
     if kind in _AFTER and argument:
         return Fault(kind, after=_whole(argument, MAX_TOKENS))
@@ -137,12 +141,14 @@ def _fault(value: str) -> Fault:
         code, _, wait = argument.partition(":")
         return Fault(kind, status=_whole(code, 599, 400), retry_after=_seconds(wait) if wait else None)
     if kind == "flap":
-        down, _, of = argument.partition("/")
-        period = _whole(of, 1000, 1)
-        return Fault(kind, down=_whole(down, period), of=period, status=503)
+        share, *rest = argument.split(":", 2)
+        down, _, of = share.partition("/")
+        period, code = _whole(of, 1000, 1), _whole(rest[0], 599, 400) if rest else 503
+        wait = _seconds(rest[1]) if len(rest) > 1 else None
+        return Fault(kind, down=_whole(down, period), of=period, status=code, retry_after=wait)
     raise BadOptions(
         f"{value!r} is no fault; there are status:CODE[:T], reset, silence, cut:N, stall:N, malformed:N, error:N, "
-        "no-done and flap:M/N"
+        "no-done, flap:M/N[:CODE[:T]], too-long, filtered and prefill"
     )
 
 

@@ -9,14 +9,19 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from ...kernel.errors import BadRequest, NotFound
+from ..surfaces import surface_of
+from ..wire import CHAT, EMBED, fields
+from . import formats
 from .options import BEHAVIOURS, EMBEDDER
-from .simulator import HEADER, Reset, Simulator
+from .simulator import HEADER, Reset, SimAnswer, Simulator, problem
 
 _MAX_BODY = 32 * 1024 * 1024
 
 
 class SimServer:
-    """Speaks the OpenAI format at /v1. `received` counts requests, `cancelled` those whose client left early."""
+    """Speaks the formats of OpenAI, Anthropic and Gemini, at the paths where their clients look for them. `received`
+    keeps the bodies of requests, `cancelled` counts those whose client left early."""
 
     def __init__(self, simulator: Simulator | None = None) -> None:
         self._simulator = simulator or Simulator()
@@ -35,9 +40,8 @@ class SimServer:
     async def running(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
         """Serves while the block runs; gives the base URL for OPENAI_BASE_URL. Port 0 takes a free one."""
         application = web.Application(client_max_size=_MAX_BODY)
-        application.router.add_post("/v1/chat/completions", self._answer)
-        application.router.add_post("/v1/embeddings", self._answer)
         application.router.add_get("/v1/models", self._models)
+        application.router.add_post("/{path:.*}", self._answer)
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
         try:
@@ -66,13 +70,29 @@ class SimServer:
             raise
 
     async def _send(self, request: web.Request, body: bytes) -> web.StreamResponse:
-        answer = await self._simulator.answer(request.path, body, request.headers.get(HEADER))
+        answer = await self._asked(request, body)
         response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
         await response.prepare(request)
         async for chunk in answer.chunks:
             await response.write(chunk)
         await response.write_eof()
         return response
+
+    async def _asked(self, request: web.Request, raw: bytes) -> SimAnswer:
+        header = request.headers.get(HEADER)
+        try:
+            surface = surface_of(request.path)
+        except NotFound:
+            raise web.HTTPNotFound from None
+        if surface.wire in (CHAT.name, EMBED.name):
+            return await self._simulator.answer(request.path, raw, header)
+        try:
+            body = fields.parse(raw)
+        except BadRequest as error:
+            return problem(400, error.detail)
+        if surface.model is not None:
+            body |= {"model": surface.model, "stream": surface.stream}
+        return await formats.answer(self._simulator, surface.wire, surface.kind, body, header)
 
     async def _models(self, request: web.Request) -> web.Response:
         names = [f"sim:{name}" for name in (*BEHAVIOURS, EMBEDDER)]

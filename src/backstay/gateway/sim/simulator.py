@@ -21,6 +21,12 @@ HEADER = "backstay-sim"
 _JSON, _SSE = "application/json", "text/event-stream; charset=utf-8"
 _CREATED = 1_700_000_000  # fixed, so that the same request gives the same answer
 _MAX_INPUTS = 2048
+# What real providers say (message, Retry-After, code).
+_REFUSALS: Mapping[str, tuple[str, None, str | None]] = {
+    "too-long": ("This model's maximum context length is 8 tokens.", None, "context_length_exceeded"),
+    "filtered": ("The request was flagged by the content filter.", None, "content_filter"),
+    "prefill": ("This model does not support assistant message prefill.", None, None),
+}
 
 
 class Reset(Exception):
@@ -53,9 +59,9 @@ class Simulator:
             body = orjson.loads(raw)
             options = SimOptions.parse(body["model"], header)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-            return _problem(400, "the body must be a JSON object with a model")
+            return problem(400, "the body must be a JSON object with a model")
         except BadOptions as error:
-            return _problem(400, str(error))
+            return problem(400, str(error))
         fault = options.fault
         if fault is not None:
             if fault.kind == "reset":
@@ -63,15 +69,17 @@ class Simulator:
             if fault.kind == "silence":
                 await asyncio.Event().wait()
             if fault.kind == "status" or (fault.kind == "flap" and self._is_down(body["model"], fault)):
-                return _problem(fault.status, "a simulated fault", fault.retry_after)
+                return problem(fault.status, "a simulated fault", fault.retry_after)
+            if fault.kind in _REFUSALS and (fault.kind != "prefill" or _is_prefilled(body)):
+                return problem(400, *_REFUSALS[fault.kind])
         if path.endswith("embeddings"):
             return await self._embeddings(options, body)
         if options.behaviour not in BEHAVIOURS:
-            return _problem(400, f"{options.model} makes embeddings, not answers")
+            return problem(400, f"{options.model} makes embeddings, not answers")
         try:
             return await self._chat(options, body)
         except (KeyError, TypeError, AttributeError, IndexError):
-            return _problem(400, "the messages cannot be understood")
+            return problem(400, "the messages cannot be understood")
 
     def _is_down(self, model: str, fault: Fault) -> bool:
         count = self._calls.get(model, 0)
@@ -146,19 +154,19 @@ class Simulator:
 
     async def _embeddings(self, options: SimOptions, body: Mapping[str, Any]) -> SimAnswer:
         if options.behaviour != "dev-hash":
-            return _problem(400, f"{options.model} makes answers, not embeddings; use sim:dev-hash")
+            return problem(400, f"{options.model} makes answers, not embeddings; use sim:dev-hash")
         given = body.get("input")
         inputs: list[Any] = given if isinstance(given, list) else [given]
         if inputs and all(isinstance(item, int) for item in inputs):
             inputs = [inputs]  # one text, as tokens
         if len(inputs) > _MAX_INPUTS:
-            return _problem(400, f"at most {_MAX_INPUTS} inputs fit into one request")
+            return problem(400, f"at most {_MAX_INPUTS} inputs fit into one request")
         wanted = body.get("dimensions")
         dimensions = wanted if isinstance(wanted, int) and 1 <= wanted <= 4096 else options.dims
         try:
             texts = [item if isinstance(item, str) else " ".join(map(str, item)) for item in inputs]
         except TypeError:
-            return _problem(400, "the input must be a text, tokens, or a list of these")
+            return problem(400, "the input must be a text, tokens, or a list of these")
         await self._sleep_for(options.ttft)
         packed = body.get("encoding_format") == "base64"
         data = []
@@ -222,12 +230,19 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
     yield body
 
 
-def _problem(status: int, message: str, retry_after: float | None = None) -> SimAnswer:
+def _is_prefilled(body: Mapping[str, Any]) -> bool:
+    messages = body.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
+
+
+def problem(status: int, message: str, retry_after: float | None = None, code: str | None = None) -> SimAnswer:
+    """An answer that says no."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     headers = {"content-type": _JSON}
     if retry_after is not None:
         headers["retry-after"] = f"{retry_after:g}"
-    body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
+    body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
     return SimAnswer(status, headers, _once(body))
 
 

@@ -1,0 +1,114 @@
+"""The simulator in other formats than OpenAI's: its answers, put through the same readers and writers as
+everybody's.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+
+from ...kernel.errors import BackstayError, BadRequest, Upstream
+from ..dialogue import Request
+from ..errors import ProviderFailed
+from ..models import Usage
+from ..passage import Passage
+from ..providers import Quirks
+from ..wire import CHAT, EMBED, EMBED_WIRES, WIRES, Wire
+from .simulator import Reset, SimAnswer, Simulator, problem
+
+_MALFORMED = b'data: {"type": "malf\n\n'
+_PLAIN = Quirks()
+
+
+async def answer(simulator: Simulator, wire: str, kind: str, body: dict[str, Any], header: str | None) -> SimAnswer:
+    """Answers a request of the format `wire`; `body` has its model, and whether it is streamed.
+
+    Raises:
+        Reset: the connection is reset before any answer.
+    """
+    try:
+        if kind == "embed":
+            return await _embeddings(simulator, wire, body, header)
+        return await _chat(simulator, WIRES[wire], body, header)
+    except BadRequest as error:
+        return _told(error, error.status, WIRES[wire])
+
+
+async def _chat(simulator: Simulator, wire: Wire, body: dict[str, Any], header: str | None) -> SimAnswer:
+    request = wire.check(body)
+    asked = orjson.dumps(CHAT.write(wire.read(body), _PLAIN))
+    given = await simulator.answer("/chat/completions", asked, header)
+    if given.status != 200:
+        return await _refused(given, wire)
+    if request.stream:
+        return SimAnswer(200, given.headers, _stream(given.chunks, wire, request))
+    return SimAnswer(200, given.headers, _whole(given.chunks, wire))
+
+
+async def _embeddings(simulator: Simulator, wire: str, body: dict[str, Any], header: str | None) -> SimAnswer:
+    form = EMBED_WIRES[wire]
+    ask = form.read_embed(body)
+    given = await simulator.answer("/embeddings", orjson.dumps(EMBED.write_embed(ask)), header)
+    if given.status != 200:
+        return await _refused(given, WIRES[wire])
+    vectors = EMBED.read_vectors(orjson.loads(await _read(given.chunks)), len(ask.inputs))
+    return SimAnswer(200, given.headers, _once(orjson.dumps(form.write_vectors(vectors, body))))
+
+
+async def _whole(chunks: AsyncIterator[bytes], wire: Wire) -> AsyncIterator[bytes]:
+    """One answer; a part of one passes as it is, for it will be cut off."""
+    parts = []
+    try:
+        async for part in chunks:
+            parts.append(part)
+    except Reset:
+        yield b"".join(parts)
+        raise
+    yield _translated(b"".join(parts), wire)
+
+
+def _translated(whole: bytes, wire: Wire) -> bytes:
+    try:
+        body = orjson.loads(whole)
+    except orjson.JSONDecodeError:
+        return whole  # a simulated fault
+    if (message := CHAT.error_of(body)) is not None:
+        return wire.error_body(Upstream(message))
+    return orjson.dumps(wire.write_answer(CHAT.read_answer(body)))
+
+
+async def _stream(chunks: AsyncIterator[bytes], wire: Wire, request: Request) -> AsyncIterator[bytes]:
+    passage = Passage(wire, CHAT, request)
+    malformed = 0
+    try:
+        async for part in chunks:
+            for chunk in passage.feed(part):
+                yield chunk.frame
+            if passage.malformed > malformed:
+                malformed = passage.malformed
+                yield _MALFORMED
+    except ProviderFailed as error:
+        yield wire.error_event(error)
+        return
+    ending = passage.ending(passage.talk.usage or Usage(0, passage.talk.outputs))
+    for chunk in ending if passage.done else ending[:-1]:
+        yield chunk.frame
+
+
+async def _refused(given: SimAnswer, wire: Wire) -> SimAnswer:
+    error = orjson.loads(await _read(given.chunks))["error"]
+    return SimAnswer(given.status, given.headers, _told(Upstream(error["message"]), given.status, wire).chunks)
+
+
+def _told(error: BackstayError, status: int, wire: Wire) -> SimAnswer:
+    error.status = status
+    plain: Mapping[str, str] = problem(status, "").headers
+    return SimAnswer(status, plain, _once(wire.error_body(error)))
+
+
+async def _read(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([part async for part in chunks])
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
