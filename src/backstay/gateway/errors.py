@@ -4,6 +4,7 @@ GatewayError
 ├── ModelNotFound        404  no provider answers to that model name
 ├── BadModelOptions      422  the simulator's options in the model name are wrong
 ├── PriceUnknown         422  no price is known, and none was set for that case
+├── GuardBlocked         403  a guard lets the request, or the answer, go no further
 ├── BudgetExceeded       402  a hard budget has no room; the call consumed nothing
 ├── ProviderRefused      as the provider said (4xx)
 │   ├── ContextTooLong   400  the request is longer than the model takes
@@ -52,6 +53,13 @@ class PriceUnknown(GatewayError):
 
 class BudgetExceeded(GatewayError):
     code, status, title = "budget_exceeded", 402, "A budget has no room for this call"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers=_FINAL)
+
+
+class GuardBlocked(GatewayError):
+    code, status, title = "guard_blocked", 403, "A guard stopped this"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers=_FINAL)
