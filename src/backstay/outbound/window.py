@@ -23,7 +23,9 @@ class Window:
 
     def add(self, now: float, calls: int, marks: int) -> None:
         """Counts at `now`, in seconds of a clock that does not go back."""
-        self.roll(now)
+        part = int(now / self._seconds_a_part)
+        if part > self._part:
+            self._forget_until(part)
         at = self._part % PARTS
         self._calls[at] += calls
         self._marks[at] += marks
@@ -32,12 +34,11 @@ class Window:
 
     def roll(self, now: float) -> None:
         """Forgets what is too old at `now`."""
-        part = int(now / self._seconds_a_part)
-        if part <= self._part:
-            return
+        self.add(now, 0, 0)
+
+    def _forget_until(self, part: int) -> None:
         if part - self._part >= PARTS:
-            if self.calls or self.marks:
-                self.clear()
+            self.clear()
         else:
             for passed in range(self._part + 1, part + 1):
                 at = passed % PARTS
