@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_GATEWAY_PATHS = ("/v1/",)
+_GATEWAY_PATHS = ("/v1/", "/v1beta/")
 
 
 class App:
@@ -73,6 +73,7 @@ class App:
         self.job = self.jobs.job
         self.workflow = self.workflows.workflow
         self.collection = self.content.collection
+        self.guard = self.gateway.guard
         self._gateway_front = GatewayFront(
             self.gateway, self.auth.authenticate, max_body_bytes=self.settings.max_body_bytes
         )

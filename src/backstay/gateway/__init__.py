@@ -13,20 +13,27 @@ from .budgets import Budgets
 from .errors import (
     BadModelOptions,
     BudgetExceeded,
+    ContentFiltered,
+    ContextTooLong,
     GatewayError,
+    GuardBlocked,
     ModelNotFound,
     PriceUnknown,
     ProviderFailed,
     ProviderRefused,
+    ProviderResting,
     ProviderTimeout,
     ProviderUnreachable,
     StreamCut,
 )
+from .guards import AnswerGuard, Guard, GuardContext
 from .models import Answer, Budget, BudgetExists, BudgetNotFound, CallRow, Embeddings, SpendRow, Timeouts, Usage
+from .redactor import Redactor
 from .service import Gateway
 
 __all__ = [
     "Answer",
+    "AnswerGuard",
     "BadModelOptions",
     "Budget",
     "BudgetExceeded",
@@ -34,15 +41,22 @@ __all__ = [
     "BudgetNotFound",
     "Budgets",
     "CallRow",
+    "ContentFiltered",
+    "ContextTooLong",
     "Embeddings",
     "Gateway",
     "GatewayError",
+    "Guard",
+    "GuardBlocked",
+    "GuardContext",
     "ModelNotFound",
     "PriceUnknown",
     "ProviderFailed",
     "ProviderRefused",
+    "ProviderResting",
     "ProviderTimeout",
     "ProviderUnreachable",
+    "Redactor",
     "SpendRow",
     "StreamCut",
     "Timeouts",

@@ -23,6 +23,7 @@ from .call import Call, Try
 from .errors import GatewayError, ProviderFailed
 from .exchange import Exchange, read
 from .failures import raise_for_status, understood
+from .guards import guarded_answer
 from .models import Admitted, Reservation, Settlement, Usage
 from .order import Order
 from .passage import Chunk, Passage
@@ -75,7 +76,7 @@ class Calls:
                 raise
 
         try:
-            raw, body = await Attempts(call, self._health).first(once)
+            raw, body = _guarded(order, *await Attempts(call, self._health).first(once))
         except GatewayError as error:
             await self._fail(call, error)
         except BaseException as error:
@@ -233,6 +234,13 @@ async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str
     one.end("ok", usage or order.estimate(len(raw) // 4))
     answer = surface.write_answer(replace(said, usage=one.usage))
     return json.dumps(answer), answer
+
+
+def _guarded(order: Order, raw: bytes, body: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    if not order.guards or order.kind != "chat":
+        return raw, body
+    told = guarded_answer(order.guards, body, order.context)
+    return (raw, body) if told is body else (json.dumps(told), told)
 
 
 def _vectors(order: Order, one: Try, wire: str, exchange: Exchange, raw: bytes) -> tuple[bytes, dict[str, Any]]:

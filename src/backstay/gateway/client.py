@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from starlette.types import Receive, Scope, Send
 
 from ..kernel.errors import MethodNotAllowed, TooLarge
+from .surfaces import family
 
 Headers = list[tuple[bytes, bytes]]
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
@@ -127,6 +128,8 @@ class Client:
         headers = [*headers, *self.extra]
         if "backstay.request_id" not in self._scope:
             headers.append((b"x-request-id", self.request_id.encode()))
+        if family(self.path, self.headers) == "anthropic":
+            headers.append((b"request-id", self.request_id.encode()))
         if self.call is not None:
             headers.append((b"backstay-call", str(self.call).encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

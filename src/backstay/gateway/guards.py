@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from .dialogue import Delta, RefusalDelta, Stopped, TextDelta, ThinkingDelta, ToolBegan
-from .errors import GuardBlocked
 
 _REQUEST_ROOTS = ("messages", "system", "input", "instructions", "contents", "systemInstruction", "system_instruction")
 _ANSWER_ROOTS = ("choices", "content", "output", "candidates")
@@ -96,8 +95,11 @@ def guarded_answer(guards: Sequence[Guard], body: dict[str, Any], context: Guard
     """
     if not any(guard.answer(context) is not None for guard in guards):
         return body
-    changed = {root: _mapped({root: body[root]}, lambda text: _whole(guards, text, context))[root]
-               for root in _ANSWER_ROOTS if root in body}
+    changed = {
+        root: _mapped({root: body[root]}, lambda text: _whole(guards, text, context))[root]
+        for root in _ANSWER_ROOTS
+        if root in body
+    }
     found = body | changed
     return body if found == body else found
 

@@ -11,6 +11,7 @@ from ..kernel import json
 from ..kernel.errors import BadRequest
 from ..kernel.ids import new_id
 from .dialogue import Ask, EmbedAsk, Part, Request, Text, ToolCall, ToolResult
+from .guards import Guard, GuardContext, GuardedStream
 from .models import Tags, Timeouts, Usage
 from .providers import Kind, Outgoing, Target
 from .wire import EMBED_WIRES, WIRES, Body
@@ -38,7 +39,7 @@ class Itinerary:
 @dataclass(frozen=True)
 class Order:
     """`surface`: the client's format. `reserve`, `tokens`: the most it may cost and use. `forward`: headers that go to
-    providers of the same format. `headers`: those that go to every provider."""
+    providers of the same format. `headers`: those that go to every provider. `guards`: those that look at answers."""
 
     surface: str
     kind: Kind
@@ -49,7 +50,18 @@ class Order:
     reserve: Decimal
     headers: Mapping[str, str] = field(default_factory=dict)
     forward: Mapping[str, str] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
     id: UUID = field(default_factory=new_id)
+
+    @property
+    def context(self) -> GuardContext:
+        tags = self.tags
+        return GuardContext(tags.tenant, tags.actor, tags.feature, tags.user, self.request.model)
+
+    @property
+    def watch(self) -> GuardedStream | None:
+        """What looks at the answer's stream, if anything does."""
+        return GuardedStream(self.guards, self.context) if self.guards else None
 
     @cached_property
     def ask(self) -> Ask:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from .dialogue import Delta, Request
 from .errors import ProviderFailed
+from .guards import GuardedStream
 from .models import Usage
 from .sse import SseParser
 from .transcript import Transcript
@@ -23,15 +24,16 @@ class Chunk:
 class Passage:
     """Feeds on the provider's bytes and gives the client's events.
 
-    Both of one format: the events pass as they came. Otherwise they are read and written anew. What ends the answer
-    is kept back for `ending`, which leaves when the call is settled. `error`: the provider's, where it came right after
-    events that are still to be passed on.
+    Both of one format: the events pass as they came. Otherwise, and where a guard may change them, they are written
+    anew. What ends the answer is kept back for `ending`, which leaves when the call is settled. `error`: the
+    provider's, where it came right after events that are still to be passed on.
     """
 
-    def __init__(self, surface: Wire, native: Wire, request: Request) -> None:
-        self._surface, self._request = surface, request
+    def __init__(self, surface: Wire, native: Wire, request: Request, guards: GuardedStream | None = None) -> None:
+        self._surface, self._request, self._guards = surface, request, guards
         self._reader: Reader = native.reader()
-        self._writer: Writer | None = None if surface.name == native.name else surface.writer(request)
+        relayed = surface.name == native.name and guards is None
+        self._writer: Writer | None = None if relayed else surface.writer(request)
         self._parser = SseParser()
         self._kept: list[Chunk] = []
         self.error: ProviderFailed | None = None
@@ -80,6 +82,8 @@ class Passage:
                     raise
                 self.error = error
                 break
+            if self._guards is not None:
+                deltas = self._guards.feed(deltas)
             if deltas:
                 self.talk.follow(deltas)
             if self._writer is not None:

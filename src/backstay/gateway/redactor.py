@@ -13,10 +13,11 @@ _IBAN = r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"
 _CARD = r"\b\d(?:[ -]?\d){12,18}\b"
 _PHONE = r"(?<![\w+])(?:\+|00)\d(?:[ ()./-]{0,2}\d){6,14}\b"
 _KINDS = ("email", "iban", "card", "phone")
-_FOUND = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in zip(_KINDS, (_EMAIL, _IBAN, _CARD, _PHONE), strict=True)))
+_FORMS = zip(_KINDS, (_EMAIL, _IBAN, _CARD, _PHONE), strict=True)
+_FOUND = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _FORMS))
 # The longest thing that is looked for; what may be the beginning of one is held back so long.
 _LONGEST = 160
-_INSIDE = re.compile(r"[\w.+@() /-]*\Z")
+_BEGUN = re.compile(r"(?:[\w.+@-]+|[+\d][\d ()./-]*|[A-Z]{2}\d{2}[A-Z0-9 ]*)\Z")
 
 
 class Redactor(Guard):
@@ -61,9 +62,11 @@ class _Watch(AnswerGuard):
         return self._redactor.redacted(ready)
 
     def _cut(self) -> int:
-        """Up to where no match can reach: the last break, or, in a run without one, its last characters."""
-        inside = _INSIDE.search(self._held)
-        start = inside.start() if inside else len(self._held)
+        """Up to where nothing to redact can have begun that more text would complete."""
+        begun = _BEGUN.search(self._held)
+        start = begun.start() if begun else len(self._held)
+        while start and (self._held[start - 1].isalnum() or self._held[start - 1] in "+_"):
+            start -= 1  # whether something stands alone shows only with what is before it
         cut = max(start, len(self._held) - _LONGEST)
         for found in _FOUND.finditer(self._held):
             if found.start() < cut < found.end():

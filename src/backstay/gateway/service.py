@@ -24,12 +24,14 @@ from .budgets import Budgets
 from .calls import Calls, Reply
 from .catalog.latency import LatencyBoard
 from .dialogue import Request
+from .guards import Guard, GuardContext, guarded_request
 from .models import Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
 from .providers import Kind, Provider, Providers
 from .providers.sim import SimProvider
+from .providers.table import kinds
 from .sim.simulator import HEADER as SIM_HEADER
 from .sweeper import Sweeper
 from .wire import CHAT, EMBED, EMBED_WIRES, WIRES, Body
@@ -73,8 +75,13 @@ class Gateway:
         self._calls = Calls(self._admission, clock, self._health, settings.durability == "strict")
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
         self.budgets = Budgets(db, clock, audit)
+        self._guards: list[Guard] = []
         self._stop = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+
+    def guard(self, guard: Guard) -> None:
+        """Has `guard` see every text from now on, after those that were given before it."""
+        self._guards.append(guard)
 
     async def start(self) -> None:
         """Begins the heartbeat and the sweeper."""
@@ -205,6 +212,11 @@ class Gateway:
             As `complete`, before anything is written or sent.
         """
         by.require(CALL)
+        feature = _tag("feature", feature)
+        if self._guards:
+            asked = str(body.get("model"))
+            body = await guarded_request(self._guards, body, GuardContext(by.tenant, by.name, feature, user, asked))
+            raw = None
         size = None if raw is None else len(raw)
         request = EMBED_WIRES[surface].check_embed(body, size) if kind == "embed" else WIRES[surface].check(body, size)
         plan = self._plan(request, mode)
@@ -223,7 +235,7 @@ class Gateway:
                 tenant=by.tenant,
                 principal=by.id,
                 actor=by.name,
-                feature=_tag("feature", feature),
+                feature=feature,
                 user=None if user is None else _tag("user", user),
                 key=by.key,
                 run=run,
@@ -235,6 +247,7 @@ class Gateway:
             ),
             headers=headers | ({SIM_HEADER: sim} if sim else {}),
             forward=forward or {},
+            guards=tuple(self._guards),
         )
 
     async def answer(self, order: Order) -> Reply:
@@ -273,7 +286,7 @@ class Gateway:
     def _configured(self) -> list[Provider]:
         settings = self._settings
         given = settings.provider_variables()
-        if not given:
+        if not any(kind.key in given or kind.base in given for kind in kinds().values()):
             return [SimProvider()]
         # Imported when there is a way out to take: the HTTP library is a good part of a start.
         from .providers.account import configured

@@ -127,7 +127,7 @@ async def open_stream(order: Order, target: Target, prefill: bool) -> OpenStream
         except TimeoutError:
             raise ProviderTimeout("first_token", limits.first_token) from None
         parts = await stack.enter_async_context(aclosing(exchange.chunks()))
-        opened = OpenStream(parts, Passage(WIRES[order.surface], native, order.request), limits)
+        opened = OpenStream(parts, Passage(WIRES[order.surface], native, order.request, order.watch), limits)
         await opened.begin()
         opened.owns(stack.pop_all())
         return opened

@@ -122,12 +122,16 @@ class Settings(BaseSettings):
         return self
 
     def provider_variables(self) -> dict[str, str]:
-        """The variables that providers' own clients read, as far as they are set, by the name of their setting."""
-        found = {}
+        """The variables that providers' own clients read, as far as they are set: ours, and what the environment
+        has.
+        """
+        found = {name: value for name, value in os.environ.items() if value and not name.startswith(PREFIX)}
         for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value is not None and isinstance(field.validation_alias, str):
-                found[name] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            value, alias = getattr(self, name), field.validation_alias
+            if isinstance(alias, str):
+                found.pop(alias, None)
+                if value is not None:
+                    found[alias] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         return found
 
     @classmethod

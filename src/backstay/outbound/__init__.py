@@ -7,12 +7,13 @@ Guarantees  A dependency that fails is left alone while its breaker is open; aft
             Retries are a bounded share of the calls, whatever each call would like.
             A guarded call reaches public addresses and the networks that an operator allows, and nothing else: the
             addresses that were judged are the ones that are connected to.
+
+`connector` holds the guarded way out; it is imported by itself, because it brings the HTTP library along.
 """
 
 from .addresses import AddressGuard, Place
 from .backoff import full_jitter, retry_after
 from .breaker import Breaker, Breakers, Permit
-from .connector import GuardedConnector, GuardedResolver
 from .models import (
     AddressPolicy,
     AddressRefused,
@@ -34,8 +35,6 @@ __all__ = [
     "Breakers",
     "Change",
     "Destination",
-    "GuardedConnector",
-    "GuardedResolver",
     "HostUnresolved",
     "Permit",
     "Place",

@@ -275,3 +275,25 @@ async def test_a_target_that_flaps_is_left_alone_and_comes_back(desk: Desk):
     assert (await desk.ask(flapping, other)).text == TEXT
     assert breaker.state == "closed"
     assert await desk.tried() == ["ok"]
+
+
+async def test_a_second_target_is_asked_while_the_first_is_slow_and_the_slow_one_is_left(
+    desk: Desk, provider: SimServer
+):
+    began = time.monotonic()
+    told = await desk.ask("sim:echo?itl=3s" if desk.way == "plain" else "sim:echo?ttft=3s", HEALTHY, hedge=0.05)
+    assert (told.text, told.error) == (TEXT, None)
+    assert time.monotonic() - began < 2
+    assert await desk.tried() == ["cancelled", "ok"]
+    await provider.wait_for(cancelled=1)
+
+
+async def test_no_second_target_is_asked_when_the_first_is_quick(desk: Desk, provider: SimServer):
+    assert (await desk.ask(HEALTHY, "sim:extract", hedge=1.0)).text == TEXT
+    assert provider.requests == 1
+
+
+async def test_when_both_of_a_hedge_fail_the_next_target_answers(desk: Desk):
+    late_and_cut = "ttft=100ms&fault=cut:0"
+    told = await desk.ask(f"sim:echo?{late_and_cut}", f"sim:extract?{late_and_cut}", HEALTHY, hedge=0.05, retries=0)
+    assert (told.text, told.error) == (TEXT, None)

@@ -24,10 +24,9 @@ from backstay.outbound import (
     AddressPolicy,
     AddressRefused,
     Destination,
-    GuardedConnector,
-    GuardedResolver,
     HostUnresolved,
 )
+from backstay.outbound.connector import GuardedConnector, GuardedResolver
 
 STRANGERS = AddressGuard(AddressPolicy(plain_http=True))
 LOOPBACK = AddressGuard(AddressPolicy.of(["127.0.0.0/8"], plain_http=True))

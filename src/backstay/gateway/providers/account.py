@@ -11,7 +11,7 @@ from ..exchange import Exchange
 from ..pricing import Price, Prices
 from ..upstream import Upstream
 from .base import Outgoing, Quirks
-from .table import CHAT, GEMINI, KINDS, PATHS, ProviderKind
+from .table import CHAT, GEMINI, PATHS, ProviderKind, kinds
 
 LOCAL_KEY = "none"  # servers on one's own machine want a key in form only
 
@@ -74,7 +74,7 @@ class Account:
     @property
     def refusal(self) -> str:
         """What to look at when the provider does not accept the key."""
-        variable = f" ({self._kind.key.upper()})" if self._kind.key and self._name == self._kind.name else ""
+        variable = f" ({self._kind.key})" if self._kind.key and self._name == self._kind.name else ""
         return f"the provider {self._name} does not accept the key it was called with; check it{variable}"
 
     def post(self, outgoing: Outgoing) -> AbstractAsyncContextManager[Exchange]:
@@ -124,12 +124,12 @@ def _known(provider: str) -> tuple[str, ...]:
     return tuple(sorted(model.id for model in found.models if not model.deprecated))
 
 
-def configured(settings: Mapping[str, str | None], upstream: Upstream, prices: Prices) -> list[Account]:
-    """The accounts that the operator's settings make: a key or a base URL is enough."""
+def configured(variables: Mapping[str, str], upstream: Upstream, prices: Prices) -> list[Account]:
+    """The accounts that the environment makes: a key or a base URL is enough."""
     found = []
-    for kind in KINDS.values():
-        key, base = settings.get(kind.key or ""), settings.get(kind.base or "")
+    for kind in kinds().values():
+        key, base = variables.get(kind.key or ""), variables.get(kind.base or "")
         if base or (key and kind.url):
-            version = settings.get("azure_openai_api_version") if kind.name == "azure" else None
+            version = variables.get("AZURE_OPENAI_API_VERSION") if kind.name == "azure" else None
             found.append(Account(kind, upstream, prices, key, base, api_version=version))
     return found

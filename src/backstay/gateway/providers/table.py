@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Literal
 
+from ...kernel.errors import ConfigurationError
 from .base import Quirks
+
+GROUP = "backstay.providers"
 
 CHAT, RESPONSES, EMBED, ANTHROPIC, GEMINI = "openai-chat", "openai-responses", "openai-embed", "anthropic", "gemini"
 
@@ -23,8 +28,11 @@ _PLAIN = Quirks()
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
-    """`url`: the base, None where every account has its own. `key`, `base`: names of the settings with the usual
-    variables. `prices`: how genai-prices calls it. `suffix`: what is put behind a base URL that an account names."""
+    """`url`: the base, None where every account has its own. `key`, `base`: the usual environment variables. `prices`:
+    how genai-prices calls it. `suffix`: what is put behind a base URL that an account names.
+
+    A package may bring kinds of its own: entry points of the group `backstay.providers` that lead to a ProviderKind.
+    """
 
     name: str
     url: str | None
@@ -45,7 +53,7 @@ _MISTRAL = Quirks(
     renames={"seed": "random_seed"},
 )
 
-KINDS: Mapping[str, ProviderKind] = {
+KINDS: dict[str, ProviderKind] = {
     kind.name: kind
     for kind in (
         ProviderKind(
@@ -53,8 +61,8 @@ KINDS: Mapping[str, ProviderKind] = {
             "https://api.openai.com/v1",
             (CHAT, RESPONSES),
             embeds=EMBED,
-            key="openai_api_key",
-            base="openai_base_url",
+            key="OPENAI_API_KEY",
+            base="OPENAI_BASE_URL",
             quirks=_OPENAI,
         ),
         ProviderKind(
@@ -62,8 +70,8 @@ KINDS: Mapping[str, ProviderKind] = {
             "https://api.anthropic.com",
             (ANTHROPIC,),
             "x-api-key",
-            key="anthropic_api_key",
-            base="anthropic_base_url",
+            key="ANTHROPIC_API_KEY",
+            base="ANTHROPIC_BASE_URL",
             headers={"anthropic-version": "2023-06-01"},
         ),
         ProviderKind(
@@ -72,8 +80,8 @@ KINDS: Mapping[str, ProviderKind] = {
             (GEMINI,),
             "x-goog-api-key",
             embeds=GEMINI,
-            key="gemini_api_key",
-            base="gemini_base_url",
+            key="GEMINI_API_KEY",
+            base="GOOGLE_GEMINI_BASE_URL",
             prices="google",
         ),
         ProviderKind(
@@ -82,20 +90,38 @@ KINDS: Mapping[str, ProviderKind] = {
             (CHAT, RESPONSES),
             "api-key",
             embeds=EMBED,
-            key="azure_openai_api_key",
-            base="azure_openai_endpoint",
+            key="AZURE_OPENAI_API_KEY",
+            base="AZURE_OPENAI_ENDPOINT",
             suffix="/openai/v1",
             quirks=_OPENAI,
         ),
         ProviderKind(
-            "mistral", "https://api.mistral.ai/v1", (CHAT,), embeds=EMBED, key="mistral_api_key", quirks=_MISTRAL
+            "mistral", "https://api.mistral.ai/v1", (CHAT,), embeds=EMBED, key="MISTRAL_API_KEY", quirks=_MISTRAL
         ),
-        ProviderKind("groq", "https://api.groq.com/openai/v1", (CHAT,), key="groq_api_key"),
-        ProviderKind("together", "https://api.together.xyz/v1", (CHAT,), embeds=EMBED, key="together_api_key"),
-        ProviderKind("openrouter", "https://openrouter.ai/api/v1", (CHAT,), key="openrouter_api_key"),
-        ProviderKind("deepseek", "https://api.deepseek.com", (CHAT,), key="deepseek_api_key"),
-        ProviderKind("xai", "https://api.x.ai/v1", (CHAT,), key="xai_api_key", prices="x-ai"),
-        ProviderKind("vllm", None, (CHAT,), embeds=EMBED, key="vllm_api_key", base="vllm_base_url"),
-        ProviderKind("ollama", None, (CHAT,), embeds=EMBED, base="ollama_host", suffix="/v1"),
+        ProviderKind("groq", "https://api.groq.com/openai/v1", (CHAT,), key="GROQ_API_KEY"),
+        ProviderKind("together", "https://api.together.xyz/v1", (CHAT,), embeds=EMBED, key="TOGETHER_API_KEY"),
+        ProviderKind("openrouter", "https://openrouter.ai/api/v1", (CHAT,), key="OPENROUTER_API_KEY"),
+        ProviderKind("deepseek", "https://api.deepseek.com", (CHAT,), key="DEEPSEEK_API_KEY"),
+        ProviderKind("xai", "https://api.x.ai/v1", (CHAT,), key="XAI_API_KEY", prices="x-ai"),
+        ProviderKind("vllm", None, (CHAT,), embeds=EMBED, key="VLLM_API_KEY", base="VLLM_BASE_URL"),
+        ProviderKind("ollama", None, (CHAT,), embeds=EMBED, base="OLLAMA_HOST", suffix="/v1"),
     )
 }
+
+
+@cache
+def kinds() -> Mapping[str, ProviderKind]:
+    """Our own kinds and those that installed packages bring along; ours win.
+
+    Raises:
+        ConfigurationError: an entry point leads to something else.
+    """
+    found: dict[str, ProviderKind] = {}
+    for entry in entry_points(group=GROUP):
+        kind = entry.load()
+        if not isinstance(kind, ProviderKind):
+            raise ConfigurationError(
+                f"the entry point {entry.name} of {GROUP} is a {type(kind).__name__}, no ProviderKind"
+            )
+        found[kind.name] = kind
+    return found | KINDS

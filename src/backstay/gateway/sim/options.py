@@ -138,14 +138,14 @@ def _fault(value: str) -> Fault:
     if kind in _AFTER and argument:
         return Fault(kind, after=_whole(argument, MAX_TOKENS))
     if kind == "status":
-        code, _, wait = argument.partition(":")
-        return Fault(kind, status=_whole(code, 599, 400), retry_after=_seconds(wait) if wait else None)
+        status, _, wait = argument.partition(":")
+        return Fault(kind, status=_whole(status, 599, 400), retry_after=_seconds(wait) if wait else None)
     if kind == "flap":
         share, *rest = argument.split(":", 2)
         down, _, of = share.partition("/")
         period, code = _whole(of, 1000, 1), _whole(rest[0], 599, 400) if rest else 503
-        wait = _seconds(rest[1]) if len(rest) > 1 else None
-        return Fault(kind, down=_whole(down, period), of=period, status=code, retry_after=wait)
+        after = _seconds(rest[1]) if len(rest) > 1 else None
+        return Fault(kind, down=_whole(down, period), of=period, status=code, retry_after=after)
     raise BadOptions(
         f"{value!r} is no fault; there are status:CODE[:T], reset, silence, cut:N, stall:N, malformed:N, error:N, "
         "no-done, flap:M/N[:CODE[:T]], too-long, filtered and prefill"
