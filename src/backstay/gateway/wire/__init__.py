@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+from .anthropic import Anthropic
 from .base import Body, EmbedWire, Reader, Wire, Writer
 from .openai_chat import OpenAIChat
 from .openai_embed import OpenAIEmbed
 
 CHAT = OpenAIChat()
 EMBED = OpenAIEmbed()
-WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (CHAT,)}
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (CHAT, Anthropic())}
 EMBED_WIRES: Mapping[str, EmbedWire] = {wire.name: wire for wire in (EMBED,)}
 
 __all__ = ["CHAT", "EMBED", "EMBED_WIRES", "WIRES", "Body", "EmbedWire", "Reader", "Wire", "Writer"]
