@@ -11,7 +11,7 @@ from ..errors import ProviderFailed
 from ..models import Usage
 from . import openai_errors as errors
 from . import openai_responses_seal as seals
-from .openai_responses_parts import Body
+from .base import Body
 
 _MOST_TOKENS = 2**40
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}

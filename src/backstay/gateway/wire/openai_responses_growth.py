@@ -9,7 +9,7 @@ import orjson
 
 from ..dialogue import Thinking, ThinkingDelta
 from . import openai_responses_seal as seals
-from .openai_responses_parts import Body
+from .base import Body
 
 DONE, CUT = "completed", "incomplete"
 

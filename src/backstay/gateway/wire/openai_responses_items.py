@@ -7,7 +7,8 @@ from ..dialogue import Media, Part, Refusal, Text, Thinking, ToolCall, ToolResul
 from . import openai_responses_fields as read
 from . import openai_responses_parts as content
 from . import openai_responses_seal as seals
-from .openai_responses_parts import Body, Role
+from .base import Body
+from .openai_responses_parts import Role
 
 _SYSTEM = ("system", "developer")
 

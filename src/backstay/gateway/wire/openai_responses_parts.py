@@ -6,8 +6,8 @@ from typing import Any, Literal
 from ...kernel.errors import BadRequest
 from ..dialogue import Media, Refusal, Text
 from . import openai_responses_fields as read
+from .base import Body
 
-Body = dict[str, Any]
 Role = Literal["user", "assistant"]
 Content = Text | Media | Refusal
 _TEXTS = ("input_text", "output_text", "text")
@@ -90,9 +90,9 @@ def _file(part: Body, path: str) -> Media:
 
 
 def _data(url: str, path: str) -> tuple[str, str]:
-    head, comma, data = url.partition(",")
+    head, _, data = url.partition(",")
     type = head.removeprefix("data:").removesuffix(";base64").partition(";")[0]
-    if not comma or not head.endswith(";base64") or not type or not data:
+    if not head.endswith(";base64") or not type or not data:
         raise read.wrong(path, "must look like data:image/png;base64,… when it is a data URL")
     return type, data
 

@@ -22,7 +22,7 @@ from ..dialogue import (
 from ..errors import ProviderFailed
 from . import openai_responses_answer as answers
 from . import openai_responses_seal as seals
-from .openai_responses_parts import Body
+from .base import Body
 
 _WHOLE = -1  # the place of what has no parts: a call, a thought
 

@@ -9,8 +9,7 @@ from ..dialogue import Ask, Output, Reasoning, Request, Text, Thinking, Tool, To
 from . import openai_responses_fields as read
 from . import openai_responses_items as items
 from . import openai_responses_seal as seals
-from .base import Quirks
-from .openai_responses_parts import Body
+from .base import Body, Quirks
 
 _MAX_NAME = 512
 _MAX_TOKENS = 10_000_000

@@ -22,9 +22,9 @@ from ..dialogue import (
 )
 from ..models import Usage
 from . import openai_responses_seal as seals
+from .base import Body
 from .openai_responses_answer import Head
 from .openai_responses_growth import CUT, DONE, Call, Message, Thought, opaque
-from .openai_responses_parts import Body
 
 _CUT = (Stop.LENGTH, Stop.REFUSAL)
 

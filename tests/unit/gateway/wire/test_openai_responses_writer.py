@@ -289,6 +289,11 @@ def test_a_redacted_thought_is_carried_and_not_shown():
     )
 
 
+def test_a_signature_of_nobody_is_given_to_nobody():
+    (item,) = stream(ThinkingDelta(0, "Hm", "EqoB"), Stopped(Stop.END))[-1]["response"]["output"]
+    assert "encrypted_content" not in item
+
+
 def test_a_thought_of_this_format_keeps_its_id_and_its_encrypted_content():
     own = ThinkingDelta(0, "Hm", origin="openai-responses", id="rs_1")
     signed = ThinkingDelta(0, signature="gAAA", origin="openai-responses", id="rs_1")
