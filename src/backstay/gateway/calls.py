@@ -264,7 +264,7 @@ async def _opened(order: Order, one: Try, prefill: bool) -> OpenStream:
             await opened.finish()
     except BaseException as error:
         written = opened.passage.talk.outputs if opened else 0
-        used = (opened.passage.talk.usage if opened else None) or order.estimate(written)
+        used = so_far(order, opened.passage) if opened else order.estimate(0)
         if not isinstance(error, BackstayError):
             one.end("cancelled", used)
         elif written and isinstance(error, GatewayError):
@@ -275,9 +275,21 @@ async def _opened(order: Order, one: Try, prefill: bool) -> OpenStream:
     return opened
 
 
+def so_far(order: Order, passage: Passage) -> Usage:
+    """What an answer used up to here: the provider's word once it is finished, and an estimate as long as it is not."""
+    talk = passage.talk
+    guess = order.estimate(talk.outputs)
+    if talk.usage is None or (talk.finished and talk.usage.output_tokens):
+        return talk.usage or guess
+    if talk.usage.output_tokens >= guess.output_tokens and talk.usage.input_tokens:
+        return talk.usage
+    read = talk.usage.input_tokens or guess.input_tokens
+    return replace(talk.usage, input_tokens=read, output_tokens=guess.output_tokens, estimated=True)
+
+
 def _used(call: Call, passage: Passage) -> Usage:
-    """What the winner used: the provider's word, or an estimate. Written down with its try."""
-    usage = passage.talk.usage or call.order.estimate(passage.talk.outputs)
+    """What the winner used. Written down with its try."""
+    usage = so_far(call.order, passage)
     if call.winner is not None:
         call.winner.usage = usage
     return usage

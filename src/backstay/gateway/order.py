@@ -101,7 +101,8 @@ class Order:
         return Usage((size + 3) // 4, written, estimated=True)
 
     def _relayed(self, target: Target, native: str) -> Body:
-        body = {**self.body, "model": target.asked}
+        asked = self.body if self.kind == "embed" else WIRES[native].native(self.body)
+        body = {**asked, "model": target.asked}
         if native == "openai-chat" and self.request.stream:
             # Usage is asked for in any case: the budget lives by it.
             body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}

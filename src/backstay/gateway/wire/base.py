@@ -101,6 +101,11 @@ class Wire(Protocol):
         """
         ...
 
+    def native(self, body: Body) -> Body:
+        """A client's request as providers of this format take it: without what earlier answers of other formats had
+        sealed into the conversation. The same object where there is nothing to take out."""
+        ...
+
     def read_answer(self, body: Body) -> Said:
         """A provider's whole answer.
 

@@ -134,6 +134,9 @@ class OpenAIChat:
         }
         return body | {key: value for key, value in plain.items() if value is not None}
 
+    def native(self, body: Body) -> Body:
+        return body
+
     def read_answer(self, body: Body) -> Said:
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None

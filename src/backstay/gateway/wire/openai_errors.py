@@ -1,4 +1,4 @@
-"""Errors as OpenAI's formats have them."""
+"""Errors as OpenAI's clients read them: the same in every format of theirs."""
 
 from typing import Any
 
@@ -20,19 +20,11 @@ _TYPES = {
     422: "invalid_request_error",
     429: "rate_limit_error",
 }
+_LONGEST = 500
 
 
-def error_of(answer: Any) -> str | None:
-    """The message of an error that a provider put into an answer with status 200; None when there is none."""
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not error:
-        return None
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message)[:500] if message else "the provider reported an error without a message"
-
-
-def described(error: BackstayError) -> dict[str, Any]:
-    """What OpenAI's clients read of an error."""
+def told(error: BackstayError) -> dict[str, Any]:
+    """What stands under `error` in a body, and flat in an event of the Responses API."""
     return {
         "message": error.detail if not error.errors else f"{error.detail}: {error.errors[0].message}",
         "type": _TYPES.get(error.status, "server_error"),
@@ -41,9 +33,21 @@ def described(error: BackstayError) -> dict[str, Any]:
     }
 
 
+def heard(error: Any) -> str:
+    """The message in an `error` of a provider, which is an object or, at some, a text."""
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message)[:_LONGEST] if message else "the provider reported an error without a message"
+
+
+def error_of(answer: Any) -> str | None:
+    """The message of an error that a provider put into an answer; None when there is none."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return heard(error) if error else None
+
+
 def error_body(error: BackstayError, usage: Usage | None = None) -> bytes:
     """The error as a body, or in the middle of a stream with the usage so far."""
-    content = described(error)
+    content = told(error)
     if usage is not None:
         content["usage"] = usage_as_openai(usage)
     return orjson.dumps({"error": content})

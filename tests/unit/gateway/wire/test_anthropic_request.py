@@ -18,7 +18,8 @@ from backstay.gateway.dialogue import (
     ToolResult,
     Turn,
 )
-from backstay.gateway.wire.anthropic import WIRE, without_foreign_thoughts
+from backstay.gateway.wire.anthropic import WIRE
+from backstay.gateway.wire.anthropic.thoughts import without_foreign_thoughts
 from backstay.kernel.errors import BadRequest
 from unit.gateway.wire.anthropic_requests import CACHE, FULL, PIXEL, SCHEMA, written
 

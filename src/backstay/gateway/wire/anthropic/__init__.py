@@ -4,7 +4,6 @@ of providers.
 Only what the gateway must know is read of a request that is relayed; everything else passes through as it came.
 """
 
-from .thoughts import without_foreign_thoughts
 from .wire import WIRE, Anthropic
 
-__all__ = ["WIRE", "Anthropic", "without_foreign_thoughts"]
+__all__ = ["WIRE", "Anthropic"]

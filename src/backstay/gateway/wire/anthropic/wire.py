@@ -16,6 +16,7 @@ from .fields import flag, items, json_text, mapping, maybe_mapping, maybe_string
 from .reader import MessageReader, error_of, refusal_of
 from .request import MAX_TOKENS
 from .size import estimate, input_bound, media_count
+from .thoughts import without_foreign_thoughts
 from .usage import read_stop, read_usage, write_stop, write_usage
 from .writer import MessageWriter
 
@@ -91,6 +92,9 @@ class Anthropic:
 
     def write(self, ask: Ask, quirks: Quirks) -> Body:
         return requests.write(ask, quirks)
+
+    def native(self, body: Body) -> Body:
+        return without_foreign_thoughts(body)
 
     def read_answer(self, body: Body) -> Said:
         if (message := self.error_of(body)) is not None:
