@@ -69,7 +69,10 @@ class GatewayFront:
         client.require("POST")
         order = await self._order(client, surface)
         client.call = order.id
-        await (self._stream(client, order) if order.request.stream else self._whole(client, order))
+        if surface.kind == "count":
+            await client.answer(200, await self._gateway.count(order))
+        else:
+            await (self._stream(client, order) if order.request.stream else self._whole(client, order))
 
     async def _order(self, client: Client, surface: Surface) -> Order:
         by = await self._caller(client)

@@ -14,7 +14,7 @@ from .dialogue import Ask, EmbedAsk, Part, Request, Text, ToolCall, ToolResult
 from .guards import Guard, GuardContext, GuardedStream
 from .models import Tags, Timeouts, Usage
 from .providers import Kind, Outgoing, Target
-from .wire import EMBED_WIRES, WIRES, Body
+from .wire import CHAT, EMBED_WIRES, WIRES, Body, gemini_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,10 @@ class Order:
         same = native == self.surface
         body = self._relayed(target, native) if same and prefill else self._translated(target, native, prefill)
         headers = {**self.headers, **self.forward} if same else self.headers
-        return Outgoing(native, self.kind, target.asked, self.request.stream, json.dumps(body), headers)
+        raw = json.dumps(body)
+        if native != gemini_ids.ORIGIN and gemini_ids.MARK in raw:
+            raw = json.dumps(gemini_ids.plain_ids(body))
+        return Outgoing(native, self.kind, target.asked, self.request.stream, raw, headers)
 
     def estimate(self, written: int) -> Usage:
         """Usage that nobody reported: four bytes a token, as in ordinary English, and `written` tokens of output."""
@@ -101,15 +104,11 @@ class Order:
         return Usage((size + 3) // 4, written, estimated=True)
 
     def _relayed(self, target: Target, native: str) -> Body:
-        asked = self.body if self.kind == "embed" else WIRES[native].native(self.body)
-        body = {**asked, "model": target.asked}
-        if native == "openai-chat" and self.request.stream:
+        wire = EMBED_WIRES[native] if self.kind == "embed" else WIRES[native]
+        body = wire.native(self.body, target.asked)
+        if native == CHAT.name and self.request.stream:
             # Usage is asked for in any case: the budget lives by it.
             body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
-        if native == "gemini":
-            # There both stand in the path.
-            body.pop("model")
-            body.pop("stream", None)
         return target.provider.quirks.adapt(body)
 
     def _translated(self, target: Target, native: str, prefill: bool) -> Body:

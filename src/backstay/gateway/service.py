@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from ..audit import Audit
-from ..kernel import telemetry
+from ..kernel import json, telemetry
 from ..kernel.clock import Clock
 from ..kernel.crypto import Vault
 from ..kernel.db import Database
@@ -25,7 +25,7 @@ from .calls import Calls, Reply
 from .catalog.latency import LatencyBoard
 from .dialogue import Request
 from .guards import Guard, GuardContext, guarded_request
-from .models import Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
+from .models import ZERO, Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
@@ -34,7 +34,7 @@ from .providers.sim import SimProvider
 from .providers.table import kinds
 from .sim.simulator import HEADER as SIM_HEADER
 from .sweeper import Sweeper
-from .wire import CHAT, EMBED, EMBED_WIRES, WIRES, Body
+from .wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Body
 
 if TYPE_CHECKING:
     from .upstream import Upstream
@@ -44,6 +44,7 @@ CALL, READ = "gateway:call", "gateway:read"
 DEFAULT_FEATURE = "default"
 _log = telemetry.log("gateway")
 _MAX_TAG = 256
+_LEAST_OUTPUT = 16  # some providers take no lower limit, and are asked for this much
 _AN_HOUR = b'"1h"'  # how Anthropic's format asks a prompt cache to keep something for an hour
 
 
@@ -218,10 +219,10 @@ class Gateway:
             body = await guarded_request(self._guards, body, GuardContext(by.tenant, by.name, feature, user, asked))
             raw = None
         size = None if raw is None else len(raw)
-        request = EMBED_WIRES[surface].check_embed(body, size) if kind == "embed" else WIRES[surface].check(body, size)
+        request = _checked(surface, kind, body, size)
         plan = self._plan(request, mode)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
-        written = 0 if kind == "embed" else (request.max_tokens or self._settings.default_max_tokens) * request.choices
+        written = self._written(request) if kind == "chat" else 0
         hour = raw is None or _AN_HOUR in raw
         user = user or request.user
         headers = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
@@ -244,7 +245,9 @@ class Gateway:
             reserve=max(
                 target.price.bound(request.input_bound, written, media=request.media > 0, hour=hour)
                 for target in plan.targets
-            ),
+            )
+            if kind != "count"
+            else ZERO,
             headers=headers | ({SIM_HEADER: sim} if sim else {}),
             forward=forward or {},
             guards=tuple(self._guards),
@@ -252,6 +255,14 @@ class Gateway:
 
     async def answer(self, order: Order) -> Reply:
         return await self._calls.answer(order)
+
+    async def count(self, order: Order) -> bytes:
+        """How many tokens a request reads: the provider's word where it speaks the client's format, else an
+        estimate.
+        """
+        if order.native(order.plan.targets[0]) == order.surface:
+            return (await self.answer(order)).raw
+        return json.dumps(COUNT_WIRES[order.surface].count(order.body))
 
     def chunks(self, order: Order) -> AsyncGenerator[list[Chunk], None]:
         return self._calls.stream(order)
@@ -274,6 +285,10 @@ class Gateway:
         by.require(READ)
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.calls(tx, by.tenant, after, run, limit)
+
+    def _written(self, request: Request) -> int:
+        """The most tokens that a call may write."""
+        return max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) * request.choices
 
     def _plan(self, request: Request, mode: str | None) -> Itinerary:
         if mode not in (None, "live", "guarded"):
@@ -315,6 +330,12 @@ class Gateway:
 def _tell_if_broken(loop: "asyncio.Task[None]") -> None:
     if not loop.cancelled() and (error := loop.exception()) is not None:
         _log.critical("a loop of the gateway broke; restart the process", loop=loop.get_name(), exc_info=error)
+
+
+def _checked(surface: str, kind: Kind, body: Body, size: int | None) -> Request:
+    if kind == "embed":
+        return EMBED_WIRES[surface].check_embed(body, size)
+    return COUNT_WIRES[surface].check_count(body, size) if kind == "count" else WIRES[surface].check(body, size)
 
 
 def _tag(name: str, value: Any) -> str:

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 
 from backstay.audit import Audit
+from backstay.auth import Auth
 from backstay.gateway import Gateway, Timeouts
+from backstay.gateway.front import GatewayFront
 from backstay.gateway.sim.server import SimServer
 from backstay.kernel.clock import Clock, SystemClock
 from backstay.kernel.crypto import Vault
@@ -68,8 +72,42 @@ async def make_gateway(
 
 @pytest.fixture
 async def gateway(make_gateway: MakeGateway, provider: SimServer) -> Gateway:
-    """Its `openai` provider is the simulator on a socket: `openai:sim:echo`."""
-    return await make_gateway(provider.url)  # type: ignore[attr-defined]
+    """Its providers `openai`, `anthropic` and `gemini` are the simulator on a socket: `openai:sim:echo`."""
+    root = provider.url.removesuffix("/v1")  # type: ignore[attr-defined]
+    return await make_gateway(
+        provider.url,  # type: ignore[attr-defined]
+        anthropic_base_url=root,
+        gemini_base_url=root,
+    )
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The ASGI application on a real server; gives its root URL."""
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    sockets = [config.bind_socket()]
+    task = asyncio.create_task(server.serve(sockets))
+    try:
+        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        for sock in sockets:
+            sock.close()
+
+
+@pytest.fixture
+async def url(gateway: Gateway, auth: Auth) -> AsyncIterator[str]:
+    """The front on a real server."""
+    async with served(GatewayFront(gateway, auth.authenticate, heartbeat=0.2)) as url:
+        yield url
+
+
+@pytest.fixture
+async def http(url: str, household: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {household.key}"}) as http:
+        yield http
 
 
 Rows = Callable[..., Awaitable[list[dict[str, Any]]]]

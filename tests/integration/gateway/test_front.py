@@ -2,52 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from backstay.gateway import Timeouts
-from backstay.gateway.front import GatewayFront
 
 SAY = [{"role": "user", "content": "one two three four five six seven eight"}]
-
-
-@asynccontextmanager
-async def served(app) -> AsyncIterator[str]:
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", ws="none")
-    server = uvicorn.Server(config)
-    sockets = [config.bind_socket()]
-    task = asyncio.create_task(server.serve(sockets))
-    try:
-        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-        for sock in sockets:
-            sock.close()
-
-
-@pytest.fixture
-async def url(gateway, auth):
-    async with served(GatewayFront(gateway, auth.authenticate, heartbeat=0.2)) as url:
-        yield url
 
 
 @pytest.fixture
 async def client(url, household):
     async with openai.AsyncOpenAI(api_key=household.key, base_url=f"{url}/v1", max_retries=0) as client:
         yield client
-
-
-@pytest.fixture
-async def http(url, household):
-    async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {household.key}"}) as http:
-        yield http
 
 
 async def test_a_plain_answer(client):

@@ -13,7 +13,7 @@ from ..errors import ProviderFailed
 from ..models import Usage
 from ..passage import Passage
 from ..providers import Quirks
-from ..wire import CHAT, EMBED, EMBED_WIRES, WIRES, Wire
+from ..wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Wire
 from .simulator import Reset, SimAnswer, Simulator, problem
 
 _MALFORMED = b'data: {"type": "malf\n\n'
@@ -27,6 +27,8 @@ async def answer(simulator: Simulator, wire: str, kind: str, body: dict[str, Any
         Reset: the connection is reset before any answer.
     """
     try:
+        if kind == "count":
+            return SimAnswer(200, problem(200, "").headers, _once(orjson.dumps(COUNT_WIRES[wire].count(body))))
         if kind == "embed":
             return await _embeddings(simulator, wire, body, header)
         return await _chat(simulator, WIRES[wire], body, header)

@@ -101,9 +101,9 @@ class Wire(Protocol):
         """
         ...
 
-    def native(self, body: Body) -> Body:
-        """A client's request as providers of this format take it: without what earlier answers of other formats had
-        sealed into the conversation. The same object where there is nothing to take out."""
+    def native(self, body: Body, model: str) -> Body:
+        """A client's request as a provider of this format takes it, who calls the model `model`: without what earlier
+        answers of other formats had sealed into the conversation."""
         ...
 
     def read_answer(self, body: Body) -> Said:
@@ -156,6 +156,20 @@ class Wire(Protocol):
         ...
 
 
+class CountWire(Protocol):
+    """The counting of tokens, where a format has it."""
+
+    def check_count(self, body: Body, size: int | None = None) -> Request: ...
+
+    def count(self, body: Body) -> Body:
+        """The answer of one that can only estimate: four bytes of text a token.
+
+        Raises:
+            BadRequest: the request cannot be understood (400).
+        """
+        ...
+
+
 class EmbedWire(Protocol):
     """The embedding half of a format, where it has one."""
 
@@ -163,6 +177,10 @@ class EmbedWire(Protocol):
     def name(self) -> str: ...
 
     def check_embed(self, body: Body, size: int | None = None) -> Request: ...
+
+    def native(self, body: Body, model: str) -> Body:
+        """As `Wire.native`."""
+        ...
 
     def read_embed(self, body: Body) -> EmbedAsk: ...
 

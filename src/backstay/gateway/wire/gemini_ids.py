@@ -8,9 +8,11 @@ id: `pack_id` hides the signature inside it. The other way round, a Gemini clien
 import base64
 import binascii
 from hashlib import blake2s
+from typing import Any
 
 ORIGIN = "gemini"
 _PACKED = "gsig_"
+MARK = b'"gsig_'  # what JSON with such an id has in it
 _BASE64, _PLAIN = b"b", b"t"
 # Nine bytes, so that their base64 does not depend on what follows.
 _SEAL = b"backstay\x00"
@@ -53,6 +55,17 @@ def unpack_id(id: str) -> tuple[str, str | None]:
         return (found, signature) if pack_id(found, signature) == id else (id, None)
     except UnicodeDecodeError:
         return id, None
+
+
+def plain_ids(value: Any) -> Any:
+    """JSON with the ids that `pack_id` made replaced by their own, for a provider that knows nothing of them."""
+    if isinstance(value, str):
+        return unpack_id(value)[0]
+    if isinstance(value, list):
+        return [plain_ids(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain_ids(item) for name, item in value.items()}
+    return value
 
 
 def seal(signature: str, origin: str, redacted: bool) -> str:

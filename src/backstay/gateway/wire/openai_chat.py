@@ -5,7 +5,7 @@ Departures that are widely spoken are understood as well: `reasoning_content` (o
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -35,6 +35,7 @@ from ..models import Usage
 from . import fields, openai_errors
 from .base import Body, Quirks, Reader, Writer
 from .fields import wrong
+from .gemini_ids import unpack_id
 from .openai_chat_stream import ChatReader, ChatWriter, shown
 from .openai_words import FINISH, STOPS, details_of, reasoning_of, tool_id, usage_as_openai, usage_of
 
@@ -134,8 +135,8 @@ class OpenAIChat:
         }
         return body | {key: value for key, value in plain.items() if value is not None}
 
-    def native(self, body: Body) -> Body:
-        return body
+    def native(self, body: Body, model: str) -> Body:
+        return {**body, "model": model}
 
     def read_answer(self, body: Body) -> Said:
         choices = body.get("choices")
@@ -361,7 +362,7 @@ def _write_messages(ask: Ask, quirks: Quirks) -> Iterator[Body]:
         yield {"role": "developer" if quirks.developer_role else "system", "content": content}
     for turn in ask.turns:
         if turn.role == "assistant":
-            yield write_message(turn.parts)
+            yield write_message(turn.parts, _plain_id)
         else:
             yield from _write_user(turn.parts)
 
@@ -372,7 +373,7 @@ def _write_user(parts: Iterable[Part]) -> Iterator[Body]:
     for part in parts:
         if isinstance(part, ToolResult):
             told = "\n".join(inner.text for inner in part.parts if isinstance(inner, Text))
-            yield {"role": "tool", "tool_call_id": part.call, "content": told}
+            yield {"role": "tool", "tool_call_id": unpack_id(part.call)[0], "content": told}
             rest += [inner for inner in part.parts if isinstance(inner, Media)]
         else:
             rest.append(part)
@@ -398,8 +399,13 @@ def _write_part(part: Text | Media) -> Body:
     raise wrong("messages", f"a {part.kind} given in this way cannot be passed to a provider of the OpenAI format")
 
 
-def write_message(parts: Iterable[Part]) -> Body:
-    """An assistant's message."""
+def _plain_id(id: str, signature: str | None) -> str:
+    """The id for a provider, which may bound its length."""
+    return unpack_id(id)[0]
+
+
+def write_message(parts: Iterable[Part], named: Callable[[str, str | None], str] = tool_id) -> Body:
+    """An assistant's message; `named` makes the id of a call of its id and signature."""
     parts = tuple(parts)
     said = "".join(part.text for part in parts if isinstance(part, Text))
     message: Body = {"role": "assistant", "content": said or None}
@@ -407,7 +413,7 @@ def write_message(parts: Iterable[Part]) -> Body:
         message["refusal"] = refusal
     calls = [
         {
-            "id": tool_id(part.id, part.signature),
+            "id": named(part.id, part.signature),
             "type": "function",
             "function": {"name": part.name, "arguments": part.arguments},
         }

@@ -37,6 +37,9 @@ class OpenAIEmbed:
             user=fields.user(body),
         )
 
+    def native(self, body: Body, model: str) -> Body:
+        return {**body, "model": model}
+
     def read_embed(self, body: Body) -> EmbedAsk:
         value = body.get("input")
         inputs = [value] if isinstance(value, str) else value

@@ -40,10 +40,8 @@ class OpenAIResponses:
     def write(self, ask: Ask, quirks: Quirks) -> Body:
         return requests.written(ask, quirks)
 
-    def native(self, body: Body) -> Body:
-        """`body` as a provider of this format can read it: without what another format sealed into it. To be called
-        before a request is relayed."""
-        return requests.native(body)
+    def native(self, body: Body, model: str) -> Body:
+        return {**requests.native(body), "model": model}
 
     def read_answer(self, body: Body) -> Said:
         return answers.understood(body)

@@ -35,7 +35,7 @@ class ResponsesReader:
 
     def __init__(self) -> None:
         self.body: Body | None = None
-        self.done = self.final = False
+        self.done = self.used = self.final = False
         self.malformed = 0
         self._began = self._called = False
         # Blocks by output index and content index.
@@ -141,6 +141,7 @@ class ResponsesReader:
                 if isinstance(item, dict):
                     deltas += self._rest(item, index)
         if (usage := answers.usage_of(response)) is not None:
+            self.used = True
             deltas.append(Used(usage))
         if stop := answers.stop_of(response, self._called, status=body["type"].removeprefix("response.")):
             deltas.append(Stopped(stop))

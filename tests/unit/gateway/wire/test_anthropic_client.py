@@ -194,7 +194,7 @@ async def test_what_the_client_sends_is_checked_and_read(server, claude):
     await claude.messages.count_tokens(
         **{name: body[name] for name in ("model", "messages", "system", "tools", "tool_choice", "thinking")}
     )
-    assert WIRE.count_estimate(server.asked[0]) > 100
+    assert WIRE.count(server.asked[0])["input_tokens"] > 100
     server.streams(told(Began("m", "x"), Stopped(Stop.END)))
     async with claude.messages.stream(**body) as stream:
         await stream.until_done()

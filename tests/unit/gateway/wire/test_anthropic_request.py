@@ -164,13 +164,13 @@ def text(length):
 
 def test_an_estimate_takes_four_bytes_for_a_token_and_1600_for_a_picture():
     body = {"model": "m", "messages": [{"role": "user", "content": [text(4000)]}]}
-    assert 1000 <= WIRE.count_estimate(body) < 1020
+    assert 1000 <= WIRE.count(body)["input_tokens"] < 1020
     body["messages"][0]["content"].append({"type": "image", "source": {"type": "url", "url": "https://a.test"}})
-    assert 2600 <= WIRE.count_estimate(body) < 2620
+    assert 2600 <= WIRE.count(body)["input_tokens"] < 2620
     more = body | {"tools": [{"name": "f", "input_schema": {"type": "object"}, "description": "z" * 400}]}
-    assert WIRE.count_estimate(more) >= WIRE.count_estimate(body) + 100
+    assert WIRE.count(more)["input_tokens"] >= WIRE.count(body)["input_tokens"] + 100
     with pytest.raises(BadRequest):
-        WIRE.count_estimate({"model": "m"})
+        WIRE.count({"model": "m"})["input_tokens"]
 
 
 @pytest.mark.parametrize(

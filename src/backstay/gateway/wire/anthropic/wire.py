@@ -53,15 +53,14 @@ class Anthropic:
             raise wrong("max_tokens", "is required: at most so many tokens may the answer have")
         return request
 
-    def count_estimate(self, body: Body) -> int:
-        """About how many tokens a request to count reads: for models whose provider cannot count them. Four bytes of
-        text are taken for a token, and 1,600 tokens for a picture.
+    def check_count(self, body: Body, size: int | None = None) -> Request:
+        """As `check`, for a request whose tokens are only to be counted."""
+        return self._check(body, size)
 
-        Raises:
-            BadRequest: a field is missing or of the wrong type; the error names it (400).
-        """
-        self._check(body, 0)
-        return estimate(body)
+    def count(self, body: Body) -> Body:
+        """For models whose provider cannot count: four bytes of text are taken for a token, and 1,600 tokens for a
+        picture."""
+        return {"input_tokens": estimate(body)}
 
     def _check(self, body: Body, size: int | None) -> Request:
         _check_messages(body.get("messages"))
@@ -93,8 +92,8 @@ class Anthropic:
     def write(self, ask: Ask, quirks: Quirks) -> Body:
         return requests.write(ask, quirks)
 
-    def native(self, body: Body) -> Body:
-        return without_foreign_thoughts(body)
+    def native(self, body: Body, model: str) -> Body:
+        return {**without_foreign_thoughts(body), "model": model}
 
     def read_answer(self, body: Body) -> Said:
         if (message := self.error_of(body)) is not None:
