@@ -248,10 +248,11 @@ def _vectors(order: Order, one: Try, wire: str, exchange: Exchange, raw: bytes) 
     raise_for_status(exchange, raw, native, one.target.provider)
     body = understood(raw, native)
     one.end("ok", native.usage_of(body) or order.estimate(0))
-    if native.name == surface.name:
+    if order.relays(one.target):
         return raw, body
     vectors = native.read_vectors(body, len(order.embed_ask.inputs))
-    answer = surface.write_vectors(replace(vectors, usage=one.usage), order.body)
+    named = replace(vectors, usage=one.usage, model=vectors.model or one.target.model)
+    answer = surface.write_vectors(named, order.body)
     return json.dumps(answer), answer
 
 

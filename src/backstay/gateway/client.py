@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Protocol
 from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
@@ -22,6 +23,16 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 _JSON = b"application/json"
 _SSE = b"text/event-stream; charset=utf-8"
 _UNBUFFERED: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+class Framing(Protocol):
+    """Puts events into another shape."""
+
+    content_type: bytes
+
+    def add(self, framed: bytes) -> bytes: ...
+
+    def end(self) -> bytes: ...
 
 
 class ClientGone(Exception):
@@ -42,7 +53,7 @@ class Client:
         )
         self.call: UUID | None = None
         self.extra: Headers = []
-        self.content_type = _SSE
+        self._framing: Framing | None = None
         self.started = self.left = False
         self._last_sent = 0.0
 
@@ -112,10 +123,17 @@ class Client:
         await self._start(status, [(b"content-type", kind), length, *headers])
         await self._send({"type": "http.response.body", "body": body})
 
+    def reframe(self, framing: Framing) -> None:
+        """Has events leave in another shape than that of server-sent events."""
+        self._framing = framing
+
     async def stream(self, data: bytes, last: bool = False) -> None:
         """A piece of the answer; the first one decides that the status is 200."""
         if not self.started:
-            await self._start(200, [(b"content-type", self.content_type), *_UNBUFFERED])
+            kind = self._framing.content_type if self._framing else _SSE
+            await self._start(200, [(b"content-type", kind), *_UNBUFFERED])
+        if self._framing is not None:
+            data = (self._framing.add(data) if data else b"") + (self._framing.end() if last else b"")
         self._last_sent = time.monotonic()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": not last})

@@ -17,7 +17,8 @@ from .errors import GatewayError, ProviderRefused
 from .order import Order
 from .service import DEFAULT_FEATURE, Gateway
 from .surfaces import FORWARDED, Surface, family, surface_of
-from .wire import WIRES, Body, fields
+from .wire import GEMINI, WIRES, Body, fields
+from .wire.gemini import ArrayFraming
 
 _log = telemetry.log("gateway")
 _MAX_BODY = 8 * 1024 * 1024
@@ -114,6 +115,8 @@ class GatewayFront:
 
     async def _stream(self, client: Client, order: Order) -> None:
         wire = WIRES[order.surface]
+        if order.surface == GEMINI.name and client.query.get("alt") != "sse":
+            client.reframe(ArrayFraming())
         try:
             async with client.watched(self._heartbeat, wire.ping()), aclosing(self._gateway.chunks(order)) as groups:
                 async for group in groups:

@@ -14,7 +14,8 @@ from .dialogue import Ask, EmbedAsk, Part, Request, Text, ToolCall, ToolResult
 from .guards import Guard, GuardContext, GuardedStream
 from .models import Tags, Timeouts, Usage
 from .providers import Kind, Outgoing, Target
-from .wire import CHAT, EMBED_WIRES, WIRES, Body, gemini_ids
+from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
+from .wire.gemini import ids as gemini_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Itinerary:
 
 @dataclass(frozen=True)
 class Order:
-    """`surface`: the client's format. `reserve`, `tokens`: the most it may cost and use. `forward`: headers that go to
+    """`surface`: the client's format. `reserve`: the most it may cost; `written`: the most tokens of output that were
+    reserved for each choice. `forward`: headers that go to
     providers of the same format. `headers`: those that go to every provider. `guards`: those that look at answers."""
 
     surface: str
@@ -48,6 +50,7 @@ class Order:
     plan: Itinerary
     tags: Tags
     reserve: Decimal
+    written: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     forward: Mapping[str, str] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
@@ -79,6 +82,11 @@ class Order:
             return target.provider.embeds or self.surface
         return target.wire_for(self.surface)
 
+    def relays(self, target: Target) -> bool:
+        """Request and answer pass as they came. Gemini's embeddings of one content do not: a batch is asked for."""
+        alike = self.native(target) == self.surface
+        return alike and not (self.kind == "embed" and self.surface == GEMINI.name and "requests" not in self.body)
+
     def outgoing(self, target: Target, *, prefill: bool = True) -> Outgoing:
         """The request as `target` gets it; its own bytes where both speak one format. Without `prefill`, the beginning
         of an answer that the request ends with is left out.
@@ -87,11 +95,11 @@ class Order:
             BadRequest: the target's format cannot say something that the request depends on.
         """
         native = self.native(target)
-        same = native == self.surface
+        same = self.relays(target)
         body = self._relayed(target, native) if same and prefill else self._translated(target, native, prefill)
         headers = {**self.headers, **self.forward} if same else self.headers
         raw = json.dumps(body)
-        if native != gemini_ids.ORIGIN and gemini_ids.MARK in raw:
+        if native != GEMINI.name and gemini_ids.MARK in raw:
             raw = json.dumps(gemini_ids.plain_ids(body))
         return Outgoing(native, self.kind, target.asked, self.request.stream, raw, headers)
 
@@ -116,6 +124,9 @@ class Order:
         if self.kind == "embed":
             return quirks.adapt(EMBED_WIRES[native].write_embed(replace(self.embed_ask, model=target.asked)))
         ask = replace(self.ask, model=target.asked)
+        if native == ANTHROPIC.name and ask.max_tokens is None:
+            # It wants a limit; what was reserved is one that the budget can bear.
+            ask = replace(ask, max_tokens=self.written)
         if not prefill:
             ask = replace(ask, turns=ask.turns[:-1])
         return quirks.adapt(WIRES[native].write(ask, quirks))

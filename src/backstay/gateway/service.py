@@ -222,7 +222,7 @@ class Gateway:
         request = _checked(surface, kind, body, size)
         plan = self._plan(request, mode)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
-        written = self._written(request) if kind == "chat" else 0
+        written = max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) if kind == "chat" else 0
         hour = raw is None or _AN_HOUR in raw
         user = user or request.user
         headers = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
@@ -243,11 +243,12 @@ class Gateway:
                 idempotency=idempotency,
             ),
             reserve=max(
-                target.price.bound(request.input_bound, written, media=request.media > 0, hour=hour)
+                target.price.bound(request.input_bound, written * request.choices, media=request.media > 0, hour=hour)
                 for target in plan.targets
             )
             if kind != "count"
             else ZERO,
+            written=written,
             headers=headers | ({SIM_HEADER: sim} if sim else {}),
             forward=forward or {},
             guards=tuple(self._guards),
@@ -285,10 +286,6 @@ class Gateway:
         by.require(READ)
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.calls(tx, by.tenant, after, run, limit)
-
-    def _written(self, request: Request) -> int:
-        """The most tokens that a call may write."""
-        return max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) * request.choices
 
     def _plan(self, request: Request, mode: str | None) -> Itinerary:
         if mode not in (None, "live", "guarded"):

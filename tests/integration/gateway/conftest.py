@@ -1,7 +1,7 @@
 """A gateway on the test's database, the simulator as a provider on a real socket, and a look into the tables."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from backstay.audit import Audit
 from backstay.auth import Auth
 from backstay.gateway import Gateway, Timeouts
 from backstay.gateway.front import GatewayFront
+from backstay.gateway.providers import Provider
 from backstay.gateway.sim.server import SimServer
 from backstay.kernel.clock import Clock, SystemClock
 from backstay.kernel.crypto import Vault
@@ -59,10 +60,14 @@ async def make_gateway(
     async with AsyncExitStack() as stack:
 
         async def make(
-            base_url: str | None = None, timeouts: Timeouts | None = None, clock: Clock = clock, **changes: Any
+            base_url: str | None = None,
+            timeouts: Timeouts | None = None,
+            clock: Clock = clock,
+            providers: Sequence[Provider] | None = None,
+            **changes: Any,
         ) -> Gateway:
             changed = settings.model_copy(update={"openai_base_url": base_url, "unknown_price": "1", **changes})
-            gateway = Gateway(db, clock, vault, audit, changed, timeouts=timeouts)
+            gateway = Gateway(db, clock, vault, audit, changed, timeouts=timeouts, providers=providers)
             await gateway.start()
             stack.push_async_callback(gateway.stop)
             return gateway

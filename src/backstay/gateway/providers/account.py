@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from ..exchange import Exchange
 from ..pricing import Price, Prices
 from ..upstream import Upstream
+from ..wire.gemini import path
 from .base import Outgoing, Quirks
 from .table import CHAT, GEMINI, PATHS, ProviderKind, kinds
 
@@ -92,15 +93,13 @@ class Account:
 
     def _address(self, outgoing: Outgoing) -> str:
         if outgoing.wire == GEMINI:
-            from ..wire import gemini
-
-            return f"{self._url}/v1beta/{gemini.path(outgoing.model, outgoing.kind, outgoing.stream)}"
-        path = PATHS[outgoing.wire, outgoing.kind]
+            return f"{self._url}/v1beta/{path(outgoing.model, outgoing.kind, outgoing.stream)}"
+        place = PATHS[outgoing.wire, outgoing.kind]
         if self._api_version is None:
-            return self._url + path
+            return self._url + place
         # Azure's older addresses name the deployment and a dated version.
-        place = self._url.removesuffix("/v1") + f"/deployments/{outgoing.model}"
-        return f"{place}{path}?{urlencode({'api-version': self._api_version})}"
+        deployment = self._url.removesuffix("/v1") + f"/deployments/{outgoing.model}"
+        return f"{deployment}{place}?{urlencode({'api-version': self._api_version})}"
 
 
 def _base(kind: ProviderKind, given: str | None) -> str:

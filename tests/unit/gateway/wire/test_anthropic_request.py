@@ -170,7 +170,7 @@ def test_an_estimate_takes_four_bytes_for_a_token_and_1600_for_a_picture():
     more = body | {"tools": [{"name": "f", "input_schema": {"type": "object"}, "description": "z" * 400}]}
     assert WIRE.count(more)["input_tokens"] >= WIRE.count(body)["input_tokens"] + 100
     with pytest.raises(BadRequest):
-        WIRE.count({"model": "m"})["input_tokens"]
+        WIRE.count({"model": "m"})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from backstay.gateway.dialogue import (
 )
 from backstay.gateway.models import Usage
 from backstay.gateway.wire.anthropic import WIRE
-from backstay.gateway.wire.gemini_ids import unpack_id
+from backstay.gateway.wire.gemini.ids import unpack_id
 
 REQUEST = Request(model="openai:gpt-6-sol", stream=True)
 USAGE = Usage(12, 34, reasoning_tokens=5)

@@ -5,7 +5,7 @@ import pytest
 
 from backstay.gateway.errors import BudgetExceeded, ProviderFailed, ProviderRefused
 from backstay.gateway.models import Usage
-from backstay.gateway.wire.gemini import Gemini, outgoing, path
+from backstay.gateway.wire.gemini import Gemini, path
 from backstay.kernel.errors import (
     BadRequest,
     FieldError,
@@ -40,11 +40,11 @@ def test_a_provider_is_asked_at_its_path_and_nowhere_else(asked, expected):
 
 def test_what_goes_on_to_a_gemini_provider_names_its_model_and_loses_the_private_keys():
     body = {"model": "alias", "stream": True, "contents": [], "futureField": {"a": 1}}
-    assert outgoing(body, "gemini-3-flash") == {"contents": [], "futureField": {"a": 1}}
+    assert Gemini().native(body, "gemini-3-flash") == {"contents": [], "futureField": {"a": 1}}
     batch = {"model": "alias", "requests": [{"model": "models/alias", "content": {}}, 7]}
-    assert outgoing(batch, "e")["requests"] == [{"model": "models/e", "content": {}}, 7]
+    assert Gemini().native(batch, "e")["requests"] == [{"model": "models/e", "content": {}}, 7]
     count = {"model": "alias", "generateContentRequest": {"model": "models/alias", "contents": []}}
-    assert outgoing(count, "g") == {"generateContentRequest": {"model": "models/g", "contents": []}}
+    assert Gemini().native(count, "g") == {"generateContentRequest": {"model": "models/g", "contents": []}}
     assert body["model"] == "alias"
 
 
@@ -61,7 +61,7 @@ def test_what_goes_on_to_a_gemini_provider_names_its_model_and_loses_the_private
         (ProviderFailed("x"), 502, "INTERNAL"),
         (Unavailable("x"), 503, "UNAVAILABLE"),
         (TimedOut("x"), 504, "DEADLINE_EXCEEDED"),
-        (ProviderRefused("x", 429, b"{}", {}), 429, "RESOURCE_EXHAUSTED"),
+        (ProviderRefused("x", 429, b"{}", {}, "gemini"), 429, "RESOURCE_EXHAUSTED"),
     ],
 )
 def test_an_error_has_googles_names(error, code, status):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.gateway.wire.gemini import pack_id, seal, unpack_id, unseal
-from backstay.gateway.wire.gemini_ids import make_id
+from backstay.gateway.wire.gemini.ids import make_id
 
 _text = st.text(max_size=30)
 _signature = st.binary(max_size=200).map(lambda raw: base64.b64encode(raw).decode()) | _text

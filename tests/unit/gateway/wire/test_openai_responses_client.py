@@ -26,7 +26,7 @@ from backstay.gateway.dialogue import (
 )
 from backstay.gateway.errors import BudgetExceeded, StreamCut
 from backstay.gateway.models import Usage
-from backstay.gateway.wire.openai_responses import OpenAIResponses
+from backstay.gateway.wire.responses import OpenAIResponses
 from backstay.kernel.errors import BackstayError
 
 wire = OpenAIResponses()

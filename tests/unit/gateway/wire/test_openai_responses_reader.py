@@ -20,7 +20,7 @@ from backstay.gateway.dialogue import (
 from backstay.gateway.errors import ProviderFailed
 from backstay.gateway.models import Usage
 from backstay.gateway.sse import SseParser
-from backstay.gateway.wire.openai_responses import OpenAIResponses
+from backstay.gateway.wire.responses import OpenAIResponses
 
 wire = OpenAIResponses()
 ASKED = Request("gpt-5.2")

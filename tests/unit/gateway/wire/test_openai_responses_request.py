@@ -20,7 +20,7 @@ from backstay.gateway.dialogue import (
     ToolResult,
     Turn,
 )
-from backstay.gateway.wire.openai_responses import OpenAIResponses
+from backstay.gateway.wire.responses import OpenAIResponses
 from backstay.kernel.errors import BadRequest
 
 wire = OpenAIResponses()
@@ -184,7 +184,7 @@ def test_tools_choices_formats_and_reasoning_are_read():
 def test_what_only_openai_can_do_passes_there_and_is_refused_by_name_elsewhere(fields, named):
     body = asked(**fields)
     assert wire.check(body).model == "gpt-5.2"
-    assert wire.native(body) is body
+    assert wire.native(body, body["model"]) == body
     assert fault(wire.read, body) == named
     with pytest.raises(BadRequest, match="cannot be translated"):
         wire.read(body)
@@ -401,9 +401,9 @@ def test_a_foreign_seal_is_not_relayed_to_openai():
     thought, message = said["output"]
     own = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
     body = asked(input=[own, thought, message])
-    assert wire.native(body) == asked(input=[own, message])
+    assert wire.native(body, body["model"]) == asked(input=[own, message])
     assert body["input"] == [own, thought, message]
-    assert wire.native(asked(input=[own])) == asked(input=[own])
+    assert wire.native(asked(input=[own]), body["model"]) == asked(input=[own])
 
 
 def _said(*parts):
@@ -546,4 +546,4 @@ def test_any_object_is_read_or_refused_by_the_name_of_a_field(body):
 
 @given(st.fixed_dictionaries({"input": st.lists(_item, max_size=4) | _json}))
 def test_making_a_request_native_never_fails(body):
-    assert wire.native(body).keys() == body.keys()
+    assert wire.native(body, "m").keys() == {*body, "model"}

@@ -27,7 +27,7 @@ from backstay.gateway.dialogue import (
 )
 from backstay.gateway.errors import ProviderFailed, StreamCut
 from backstay.gateway.models import Usage
-from backstay.gateway.wire.openai_responses import OpenAIResponses
+from backstay.gateway.wire.responses import OpenAIResponses
 from backstay.kernel.errors import BadRequest, FieldError
 
 wire = OpenAIResponses()

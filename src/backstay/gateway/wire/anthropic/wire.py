@@ -60,6 +60,7 @@ class Anthropic:
     def count(self, body: Body) -> Body:
         """For models whose provider cannot count: four bytes of text are taken for a token, and 1,600 tokens for a
         picture."""
+        self._check(body, 0)
         return {"input_tokens": estimate(body)}
 
     def _check(self, body: Body, size: int | None) -> Request:

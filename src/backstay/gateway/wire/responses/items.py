@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
-from ..dialogue import Media, Part, Refusal, Text, Thinking, ToolCall, ToolResult, Turn
-from . import openai_responses_fields as read
-from . import openai_responses_parts as content
-from . import openai_responses_seal as seals
-from .base import Body
-from .openai_responses_parts import Role
+from ...dialogue import Media, Part, Refusal, Text, Thinking, ToolCall, ToolResult, Turn
+from ..base import Body
+from . import fields as read
+from . import parts as content
+from . import seal as seals
+from .parts import Role
 
 _SYSTEM = ("system", "developer")
 

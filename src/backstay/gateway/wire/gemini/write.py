@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from ..dialogue import Ask, Media, Output, Part, Reasoning, Refusal, Text, Thinking, ToolCall, ToolChoice, ToolResult
-from . import gemini_schema
-from .base import Body
-from .gemini_fields import wrong
-from .gemini_ids import unpack_id
+from ...dialogue import Ask, Media, Output, Part, Reasoning, Refusal, Text, Thinking, ToolCall, ToolChoice, ToolResult
+from ..base import Body
+from . import schema as schemas
+from .fields import wrong
+from .ids import unpack_id
 
 # What Google tells those to send whose history holds function calls that no Gemini model of today has signed.
 FOREIGN_SIGNATURE = "skip_thought_signature_validator"
@@ -175,8 +175,8 @@ def _function(tool: Any) -> Body:
     function: Body = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
-    if tool.parameters and not gemini_schema.is_empty(tool.parameters):
-        function["parametersJsonSchema"] = gemini_schema.for_google(tool.parameters, f"parameters of {tool.name}")
+    if tool.parameters and not schemas.is_empty(tool.parameters):
+        function["parametersJsonSchema"] = schemas.for_google(tool.parameters, f"parameters of {tool.name}")
     return function
 
 
@@ -209,7 +209,7 @@ def _format(output: Output | None) -> Body:
         return {}
     wanted: Body = {"responseMimeType": "application/json"}
     if output.schema is not None:
-        wanted["responseJsonSchema"] = gemini_schema.for_google(output.schema, "schema of the output")
+        wanted["responseJsonSchema"] = schemas.for_google(output.schema, "schema of the output")
     return wanted
 
 

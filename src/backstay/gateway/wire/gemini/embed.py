@@ -7,20 +7,33 @@ provider is always asked for a batch.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..dialogue import EmbedAsk, Request, Vectors
-from ..errors import ProviderFailed
-from .base import Body
-from .gemini_answer import usage_metadata, usage_of
-from .gemini_fields import Fields, wrong
-from .gemini_read import model_of, size_of
+from ...dialogue import EmbedAsk, Request, Vectors
+from ...errors import ProviderFailed
+from ..base import Body
+from .answer import usage_metadata, usage_of
+from .fields import Fields, wrong
+from .read import model_of, size_of
 
 _MAX_DIMENSIONS = 65_536
+_PRIVATE = frozenset({"model", "stream"})
 
 
 class GeminiEmbed:
     """Model and `stream` stand in the path; the front puts the model into the body as the private key `model`."""
 
     name: ClassVar[str] = "gemini"
+
+    def native(self, body: Body, model: str) -> Body:
+        """The private keys are left out; the requests of a batch of embeddings, and the one whose tokens are to be
+        counted, name the model once more."""
+        out = {name: value for name, value in body.items() if name not in _PRIVATE}
+        if isinstance(requests := out.get("requests"), list):
+            named = {"model": resource(model)}
+            out["requests"] = [{**each, **named} if isinstance(each, dict) else each for each in requests]
+        for name in ("generateContentRequest", "generate_content_request"):
+            if isinstance(inner := out.get(name), dict):
+                out[name] = {**inner, "model": resource(model)}
+        return out
 
     def check_embed(self, body: Body, size: int | None = None) -> Request:
         """

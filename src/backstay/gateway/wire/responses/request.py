@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ...kernel import json
-from ...kernel.errors import BadRequest, FieldError
-from ..dialogue import Ask, Output, Reasoning, Request, Text, Thinking, Tool, ToolChoice, Turn
-from . import openai_responses_fields as read
-from . import openai_responses_items as items
-from . import openai_responses_seal as seals
-from .base import Body, Quirks
+from ....kernel import json
+from ....kernel.errors import BadRequest, FieldError
+from ...dialogue import Ask, Output, Reasoning, Request, Text, Thinking, Tool, ToolChoice, Turn
+from ..base import Body, Quirks
+from . import fields as read
+from . import items
+from . import seal as seals
 
 _MAX_NAME = 512
 _MAX_TOKENS = 10_000_000

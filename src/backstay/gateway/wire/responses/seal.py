@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ..dialogue import Thinking
+from ...dialogue import Thinking
 
 ORIGIN = "openai-responses"
 _PREFIX = "backstay-sealed:"

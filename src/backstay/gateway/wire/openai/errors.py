@@ -4,9 +4,9 @@ from typing import Any
 
 import orjson
 
-from ...kernel.errors import BackstayError
-from ..models import Usage
-from .openai_words import usage_as_openai
+from ....kernel.errors import BackstayError
+from ...models import Usage
+from .words import usage_as_openai
 
 _TYPES = {
     400: "invalid_request_error",

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from ..dialogue import (
+from ...dialogue import (
     Ask,
     Media,
     Output,
@@ -21,9 +21,9 @@ from ..dialogue import (
     ToolResult,
     Turn,
 )
-from . import gemini_schema
-from .gemini_fields import Fields, wrong
-from .gemini_ids import make_id, unseal
+from . import schema as schemas
+from .fields import Fields, wrong
+from .ids import make_id, unseal
 
 _MAX_NAME = 512
 _MAX_TOKENS = 10_000_000
@@ -347,7 +347,7 @@ def _tool(function: Fields) -> Tool:
         raise function.wrong("parameters", "and parametersJsonSchema exclude each other")
     parameters: Mapping[str, Any] | None = schema.body if schema is not None else None
     if dialect is not None:
-        parameters = gemini_schema.from_google(dialect.body, dialect.at)
+        parameters = schemas.from_google(dialect.body, dialect.at)
     return Tool(_name(function), function.text("description"), parameters)
 
 
@@ -364,7 +364,7 @@ def _output(config: Fields) -> Output | None:
     if schema is not None:
         return Output(schema.body)
     dialect = config.object("responseSchema")
-    return Output(gemini_schema.from_google(dialect.body, dialect.at) if dialect is not None else None)
+    return Output(schemas.from_google(dialect.body, dialect.at) if dialect is not None else None)
 
 
 def _reasoning(config: Fields) -> Reasoning | None:

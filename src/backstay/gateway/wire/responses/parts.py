@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from ...kernel.errors import BadRequest
-from ..dialogue import Media, Refusal, Text
-from . import openai_responses_fields as read
-from .base import Body
+from ....kernel.errors import BadRequest
+from ...dialogue import Media, Refusal, Text
+from ..base import Body
+from . import fields as read
 
 Role = Literal["user", "assistant"]
 Content = Text | Media | Refusal

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from ..dialogue import (
+from ...dialogue import (
     Began,
     Delta,
     Part,
@@ -20,11 +20,11 @@ from ..dialogue import (
     ToolCall,
     ToolDelta,
 )
-from ..models import Usage
-from . import openai_responses_seal as seals
-from .base import Body
-from .openai_responses_answer import Head
-from .openai_responses_growth import CUT, DONE, Call, Message, Thought, opaque
+from ...models import Usage
+from ..base import Body
+from . import seal as seals
+from .answer import Head
+from .growth import CUT, DONE, Call, Message, Thought, opaque
 
 _CUT = (Stop.LENGTH, Stop.REFUSAL)
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..dialogue import Stop, Thinking
-from ..models import Usage
-from . import fields
+from ...dialogue import Stop, Thinking
+from ...models import Usage
+from .. import fields
 
 STOPS: Mapping[Any, Stop] = {
     "stop": Stop.END,
@@ -27,7 +27,7 @@ _ORIGINS = {origin: form for form, origin in _FORMATS.items()}
 
 def tool_id(id: str, signature: str | None) -> str:
     """The id a client sees. Gemini wants its signature of a call back; only the id is sure to come back."""
-    from .gemini_ids import pack_id
+    from ..gemini.ids import pack_id
 
     return pack_id(id, signature) if signature else id
 

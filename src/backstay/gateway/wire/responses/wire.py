@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 
 import orjson
 
-from ...kernel.errors import BackstayError
-from ..dialogue import Ask, Request, Said
-from ..models import Usage
-from . import openai_errors as errors
-from . import openai_responses_answer as answers
-from . import openai_responses_request as requests
-from . import openai_responses_seal as seals
-from .base import Body, Quirks, Reader
-from .openai_responses_reader import ResponsesReader
-from .openai_responses_writer import ResponsesWriter, whole
+from ....kernel.errors import BackstayError
+from ...dialogue import Ask, Request, Said
+from ...models import Usage
+from ..base import Body, Quirks, Reader
+from ..openai import errors
+from . import answer as answers
+from . import request as requests
+from . import seal as seals
+from .reader import ResponsesReader
+from .writer import ResponsesWriter, whole
 
 _PING = b": ping\n\n"
 # An error is the last event of its stream, whoever counted those before it.

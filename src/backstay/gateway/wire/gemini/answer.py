@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 
-from ...kernel.ids import new_id
-from ..dialogue import Media, Part, Refusal, Said, Stop, Text, Thinking, ToolCall
-from ..errors import ProviderFailed
-from ..models import Usage
-from .base import Body
-from .gemini_ids import ORIGIN, make_id, seal, unseal
-from .gemini_read import kind_of
+from ....kernel.ids import new_id
+from ...dialogue import Media, Part, Refusal, Said, Stop, Text, Thinking, ToolCall
+from ...errors import ProviderFailed
+from ...models import Usage
+from ..base import Body
+from .ids import ORIGIN, make_id, seal, unseal
+from .read import kind_of
 
 # The model wrote something that neither it nor we can use: a failure, never an empty success.
 _FAILURES = frozenset(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...kernel.errors import BadRequest, FieldError
+from ....kernel.errors import BadRequest, FieldError
 
 _NATIVE = "only OpenAI's Responses API itself understands it, and the model asked for is served in another format"
 

@@ -5,14 +5,15 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ...kernel.errors import BackstayError
-from ..dialogue import EmbedAsk, Request, Vectors
-from ..errors import ProviderFailed
-from ..models import Usage
-from . import fields, openai_errors
-from .base import Body
-from .fields import wrong
-from .openai_words import usage_of
+from ....kernel.errors import BackstayError
+from ...dialogue import EmbedAsk, Request, Vectors
+from ...errors import ProviderFailed
+from ...models import Usage
+from .. import fields
+from ..base import Body
+from ..fields import wrong
+from . import errors
+from .words import usage_of
 
 _MAX_DIMENSIONS = 65_536
 
@@ -75,10 +76,10 @@ class OpenAIEmbed:
         return usage_of(body)
 
     def error_of(self, body: Any) -> str | None:
-        return openai_errors.error_of(body)
+        return errors.error_of(body)
 
     def error_body(self, error: BackstayError, request_id: str | None = None) -> bytes:
-        return openai_errors.error_body(error)
+        return errors.error_body(error)
 
 
 def _floats(given: Any) -> list[float]:

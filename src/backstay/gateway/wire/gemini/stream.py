@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from ...kernel.ids import new_id
-from ..dialogue import (
+from ....kernel.ids import new_id
+from ...dialogue import (
     Began,
     Delta,
     RefusalDelta,
@@ -19,10 +19,10 @@ from ..dialogue import (
     ToolDelta,
     Used,
 )
-from ..errors import ProviderFailed
-from ..models import Usage
-from .base import Body
-from .gemini_answer import (
+from ...errors import ProviderFailed
+from ...models import Usage
+from ..base import Body
+from .answer import (
     MALFORMED_CALL,
     blocked,
     call_of,
@@ -34,7 +34,7 @@ from .gemini_answer import (
     usage_metadata,
     usage_of,
 )
-from .gemini_ids import ORIGIN, unseal
+from .ids import ORIGIN, unseal
 
 _MOST_CHOICES = 128
 
@@ -60,11 +60,11 @@ class GeminiReader:
     When `feed` raises, `body` is the event that made it do so, and `usage_of(body)` what was used until then.
     """
 
-    __slots__ = ("_answer", "_choices", "body", "done", "final", "malformed")
+    __slots__ = ("_answer", "_choices", "body", "done", "final", "malformed", "used")
 
     def __init__(self) -> None:
         self.body: Body | None = None
-        self.done = self.final = False
+        self.done = self.used = self.final = False
         self.malformed = 0
         self._answer: str | None = None
         self._choices: dict[int, _Choice] = {}
@@ -86,6 +86,7 @@ class GeminiReader:
         if self._answer is None:
             deltas.append(self._begin(body, usage))
         if usage is not None:
+            self.used = True
             deltas.append(Used(usage))
         candidates = body.get("candidates")
         if isinstance(candidates, list) and candidates:

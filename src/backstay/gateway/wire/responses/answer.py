@@ -5,13 +5,13 @@ from hashlib import blake2s
 from time import time
 from typing import Any
 
-from ...kernel.ids import new_id
-from ..dialogue import Part, Refusal, Request, Said, Stop, Text, Thinking, ToolCall
-from ..errors import ProviderFailed
-from ..models import Usage
-from . import openai_errors as errors
-from . import openai_responses_seal as seals
-from .base import Body
+from ....kernel.ids import new_id
+from ...dialogue import Part, Refusal, Request, Said, Stop, Text, Thinking, ToolCall
+from ...errors import ProviderFailed
+from ...models import Usage
+from ..base import Body
+from ..openai import errors
+from . import seal as seals
 
 _MOST_TOKENS = 2**40
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import orjson
 
-from ..dialogue import Thinking, ThinkingDelta
-from . import openai_responses_seal as seals
-from .base import Body
+from ...dialogue import Thinking, ThinkingDelta
+from ..base import Body
+from . import seal as seals
 
 DONE, CUT = "completed", "incomplete"
 

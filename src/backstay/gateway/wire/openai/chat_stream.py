@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ..dialogue import (
+from ...dialogue import (
     Began,
     Delta,
     RefusalDelta,
@@ -20,11 +20,11 @@ from ..dialogue import (
     ToolDelta,
     Used,
 )
-from ..errors import ProviderFailed
-from ..models import Usage
-from .base import Body, Reader
-from .openai_errors import error_of
-from .openai_words import FINISH, STOPS, detail_of, reasoning_of, tool_id, usage_as_openai, usage_of
+from ...errors import ProviderFailed
+from ...models import Usage
+from ..base import Body, Reader
+from .errors import error_of
+from .words import FINISH, STOPS, detail_of, reasoning_of, tool_id, usage_as_openai, usage_of
 
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 _TEXT, _REFUSAL, _THOUGHT = "text", "refusal", "thought"

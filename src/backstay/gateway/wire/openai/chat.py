@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from ...kernel.errors import BackstayError
-from ..dialogue import (
+from ....kernel.errors import BackstayError
+from ...dialogue import (
     Ask,
     Began,
     Media,
@@ -30,14 +30,15 @@ from ..dialogue import (
     ToolResult,
     Turn,
 )
-from ..errors import ProviderFailed
-from ..models import Usage
-from . import fields, openai_errors
-from .base import Body, Quirks, Reader, Writer
-from .fields import wrong
-from .gemini_ids import unpack_id
-from .openai_chat_stream import ChatReader, ChatWriter, shown
-from .openai_words import FINISH, STOPS, details_of, reasoning_of, tool_id, usage_as_openai, usage_of
+from ...errors import ProviderFailed
+from ...models import Usage
+from .. import fields
+from ..base import Body, Quirks, Reader, Writer
+from ..fields import wrong
+from ..gemini.ids import unpack_id
+from . import errors
+from .chat_stream import ChatReader, ChatWriter, shown
+from .words import FINISH, STOPS, details_of, reasoning_of, tool_id, usage_as_openai, usage_of
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -177,7 +178,7 @@ class OpenAIChat:
         return usage_of(body)
 
     def error_of(self, body: Any) -> str | None:
-        return openai_errors.error_of(body)
+        return errors.error_of(body)
 
     def reader(self) -> Reader:
         return ChatReader()
@@ -203,10 +204,10 @@ class OpenAIChat:
         return b": ping\n\n"
 
     def error_body(self, error: BackstayError, request_id: str | None = None) -> bytes:
-        return openai_errors.error_body(error)
+        return errors.error_body(error)
 
     def error_event(self, error: BackstayError, usage: Usage | None = None) -> bytes:
-        return b"data: " + openai_errors.error_body(error, usage) + b"\n\n"
+        return b"data: " + errors.error_body(error, usage) + b"\n\n"
 
 
 def _bound(body: Body, messages: list[Body], size: int | None) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The Gemini wire format (Generative Language API, v1beta), for clients that speak it and for Google's models.
 
 Model, method and streaming stand in the path of a request and not in its body: the front puts them into the parsed
-body as the private keys `model` (a text) and `stream` (true or false) before it calls `check` or `read`. `outgoing`
+body as the private keys `model` (a text) and `stream` (true or false) before it calls `check` or `read`. `native`
 takes them out again when a body goes on to a provider of the same format, and `write` never writes them. `path` makes
 the provider's path.
 
@@ -15,36 +15,15 @@ from urllib.parse import quote
 
 import orjson
 
-from ...kernel.errors import BackstayError
-from ..dialogue import Ask, Request, Said
-from ..models import Usage
-from . import gemini_answer, gemini_read, gemini_stream, gemini_write
-from .base import Body, Quirks, Reader
-from .gemini_answer import usage_metadata
-from .gemini_embed import GeminiEmbed, count_answer, count_order, count_request, counted, resource
-from .gemini_ids import pack_id, seal, unpack_id, unseal
-from .gemini_stream import ArrayFraming, GeminiReader, GeminiWriter
-from .gemini_write import FOREIGN_SIGNATURE
+from ....kernel.errors import BackstayError
+from ...dialogue import Ask, Request, Said
+from ...models import Usage
+from ..base import Body, Quirks, Reader
+from . import answer, read, stream, write
+from .answer import usage_metadata
+from .embed import GeminiEmbed, count_answer, count_request, resource
+from .stream import GeminiReader, GeminiWriter
 
-__all__ = [
-    "FOREIGN_SIGNATURE",
-    "ArrayFraming",
-    "Gemini",
-    "GeminiReader",
-    "GeminiWriter",
-    "count_answer",
-    "count_order",
-    "count_request",
-    "counted",
-    "outgoing",
-    "pack_id",
-    "path",
-    "seal",
-    "unpack_id",
-    "unseal",
-]
-
-_PRIVATE = frozenset({"model", "stream"})
 _METHODS = {
     ("chat", False): "generateContent",
     ("chat", True): "streamGenerateContent?alt=sse",
@@ -77,21 +56,6 @@ def path(model: str, kind: Kind, stream: bool = False) -> str:
     return f"{collection}/{quote(name, safe='')}:{_METHODS[kind, stream]}"
 
 
-def outgoing(body: Mapping[str, Any], model: str) -> Body:
-    """A client's body for a provider of the same format, where its model is called `model`.
-
-    The private keys are left out; the requests of a batch of embeddings, and the one whose tokens are to be counted,
-    name the model once more.
-    """
-    out = {name: value for name, value in body.items() if name not in _PRIVATE}
-    if isinstance(requests := out.get("requests"), list):
-        out["requests"] = [{**each, "model": resource(model)} if isinstance(each, dict) else each for each in requests]
-    for name in ("generateContentRequest", "generate_content_request"):
-        if isinstance(inner := out.get(name), dict):
-            out[name] = {**inner, "model": resource(model)}
-    return out
-
-
 class Gemini(GeminiEmbed):
     """Wire and EmbedWire of the format. A stream has no end mark; the end of the transport ends it."""
 
@@ -99,25 +63,32 @@ class Gemini(GeminiEmbed):
     end_mark: ClassVar[bytes] = b""
 
     def check(self, body: Body, size: int | None = None) -> Request:
-        return gemini_read.check(body, size)
+        return read.check(body, size)
 
     def read(self, body: Body) -> Ask:
-        return gemini_read.read(body)
+        return read.read(body)
+
+    def check_count(self, body: Body, size: int | None = None) -> Request:
+        return read.check(count_request(body), size)
+
+    def count(self, body: Body) -> Body:
+        """For models whose provider cannot count: four bytes of what is sent are taken for a token."""
+        return count_answer((self.check_count(body).input_bound + 3) // 4)
 
     def write(self, ask: Ask, quirks: Quirks | None = None) -> Body:
-        return gemini_write.write(ask)
+        return write.write(ask)
 
     def read_answer(self, body: Body) -> Said:
-        return gemini_answer.read_answer(body)
+        return answer.read_answer(body)
 
     def write_answer(self, said: Said) -> Body:
-        return gemini_answer.write_answer(said)
+        return answer.write_answer(said)
 
     def usage_of(self, body: Mapping[str, Any]) -> Usage | None:
-        return gemini_answer.usage_of(body)
+        return answer.usage_of(body)
 
     def error_of(self, body: Any) -> str | None:
-        return gemini_stream.error_of(body)
+        return stream.error_of(body)
 
     def reader(self) -> GeminiReader:
         return GeminiReader()
@@ -130,6 +101,10 @@ class Gemini(GeminiEmbed):
             return None
         # Several clients read one line an event; a line end inside JSON is space between its words.
         return b"data: %b\n\n" % (data.replace(b"\n", b" ") if b"\n" in data else data)
+
+    def missing(self, reader: Reader, said: Said, request: Request) -> list[Body]:
+        """Nothing: the end of the transport is the end."""
+        return []
 
     def frame(self, event: Body) -> bytes:
         return b"data: %b\n\n" % orjson.dumps(event)
@@ -152,7 +127,7 @@ class Gemini(GeminiEmbed):
 
 
 def _error(error: BackstayError, request_id: str | None) -> Body:
-    status: int = getattr(error, "answer_status", error.status)
+    status = error.status
     details: list[Body] = [{"@type": _TYPE + "ErrorInfo", "reason": error.code.upper(), "domain": "backstay"}]
     if error.errors:
         faults = [{"field": each.field, "description": each.message} for each in error.errors]

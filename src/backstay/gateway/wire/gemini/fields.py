@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ...kernel.errors import BadRequest, FieldError
+from ....kernel.errors import BadRequest, FieldError
 
 _UPPER = re.compile(r"([A-Z])")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from ..dialogue import (
+from ...dialogue import (
     Began,
     Delta,
     RefusalDelta,
@@ -19,10 +19,10 @@ from ..dialogue import (
     ToolDelta,
     Used,
 )
-from ..errors import ProviderFailed
-from . import openai_responses_answer as answers
-from . import openai_responses_seal as seals
-from .base import Body
+from ...errors import ProviderFailed
+from ..base import Body
+from . import answer as answers
+from . import seal as seals
 
 _WHOLE = -1  # the place of what has no parts: a call, a thought
 

@@ -1,0 +1,5 @@
+"""OpenAI's Responses API."""
+
+from .wire import OpenAIResponses
+
+__all__ = ["OpenAIResponses"]
