@@ -164,8 +164,9 @@ def _is_of(wanted: Sequence[str] | Range, judged: Complexity) -> bool:
     return wanted.holds(judged.score) if isinstance(wanted, Range) else judged.level in wanted
 
 
-def _as_listed(_: Route, targets: list[RouteTarget], *__: Any) -> list[Choice]:
-    return [Choice(target, f"{_nth(place)} of those listed") for place, target in enumerate(targets, 1)]
+def _as_listed(route: Route, targets: list[RouteTarget], *_: Any) -> list[Choice]:
+    places = {target.model: place for place, target in enumerate(route.targets, 1)}
+    return [Choice(target, f"listed {_nth(places[target.model])}") for target in targets]
 
 
 def _by_weight(route: Route, targets: list[RouteTarget], facts: Facts, _: State, random: Random) -> list[Choice]:

@@ -14,7 +14,7 @@ import orjson
 from ..dialogue import Request
 
 Body = Mapping[str, Any]
-_SYSTEM = frozenset({"system", "developer"})
+_SYSTEM = ("system", "developer")
 _MEDIA = re.compile(r"image|audio|video|file|document", re.IGNORECASE)
 _MEDIA_KEYS = frozenset({"inlineData", "inline_data", "fileData", "file_data"})
 _CODE = re.compile(

@@ -30,7 +30,7 @@ from .models import (
     StoredRoute,
 )
 from .price import NewPrice, Price
-from .route import ROUTE_NAME, Level, Route, RouteDefinition, Strategy
+from .route import MAX_MODEL, ROUTE_NAME, Level, Route, RouteDefinition, Strategy
 from .service import Catalog
 
 router = Router("/api/gateway", tag="gateway")
@@ -148,7 +148,9 @@ class Asked(BaseModel):
 
     body: dict[str, Any] = Field(description="The request as it would be sent, in any of the formats.")
     headers: dict[str, str] = Field(default_factory=dict, description="Those that matter: `backstay-…`.")
-    model: str | None = Field(None, max_length=512, description="In the place of the body's, or where it has none.")
+    model: str | None = Field(
+        None, max_length=MAX_MODEL, description="In the place of the body's, or where it has none."
+    )
 
 
 class ChoiceView(BaseModel):

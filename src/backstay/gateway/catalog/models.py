@@ -1,6 +1,6 @@
 """What the catalogue holds beside routes and prices: provider accounts, and what may be wrong with a change."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
@@ -18,12 +18,14 @@ ACCOUNT_NAME = rf"^{PREFIX}$"
 KINDS = frozenset(
     {
         *("openai", "anthropic", "gemini", "azure", "mistral", "groq", "together"),
-        *("openrouter", "deepseek", "xai", "vllm", "ollama", "openai-compatible"),
+        *("openrouter", "deepseek", "xai", "vllm", "ollama"),
     }
 )
-RESERVED = frozenset({"sim", "ft"})  # the simulator's name, and OpenAI's own prefix for fine-tuned models
+FINE_TUNED = "ft"  # ft:gpt-4o:… is a name of OpenAI's own, not an account's
+RESERVED = frozenset({"sim", FINE_TUNED})
 MAX_SECRETS = 5
 _SHOWN, _LONG_ENOUGH = 4, 12
+_TELLING = frozenset({"key", "secret", "password", "token", "authorization", "credentials"})
 
 
 class RouteNotFound(NotFound):
@@ -93,11 +95,21 @@ def _plain_url(url: str) -> str:
 
 
 def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
-    telling = ("key", "secret", "password", "token", "authorization", "credentials")
-    for name in options:
-        if name.lower().replace("-", "_").rpartition("_")[2] in telling:
+    for name in _names(options):
+        if name.lower().replace("-", "_").rpartition("_")[2] in _TELLING:
             raise ValueError(f"the option {name!r} looks like a secret, and options are shown: put it in `secret`")
     return options
+
+
+def _names(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from one
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
 
 
 Secret = Annotated[

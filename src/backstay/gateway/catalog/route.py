@@ -9,7 +9,7 @@ from ..models import Timeouts
 
 ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 PREFIX = r"[a-z0-9][a-z0-9._-]{0,62}"
-MAX_TARGETS = 32
+MAX_TARGETS, MAX_MODEL = 32, 512
 _MODEL = rf"^{PREFIX}:\S(.*\S)?$"
 
 Level = Literal["simple", "moderate", "complex"]
@@ -33,7 +33,7 @@ def _as_targets(value: Any) -> Any:
 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(printable)]
-Model = Annotated[str, StringConstraints(pattern=_MODEL, max_length=512), AfterValidator(printable)]
+Model = Annotated[str, StringConstraints(pattern=_MODEL, max_length=MAX_MODEL), AfterValidator(printable)]
 # One word or several; the condition holds for any of them.
 Words = Annotated[
     tuple[Text, ...],

@@ -29,11 +29,11 @@ from .price import PriceList
 from .pricebook import PriceBook
 from .route import Route, RouteTarget
 from .routes import READ, Routes
-from .snapshot import Snapshot, TargetKey
+from .snapshot import Snapshot
 from .snapshots import TTL, Snapshots
 
 ListedPrice = Callable[[Snapshot, str, datetime], Priced | None]
-IsOpen = Callable[[TargetKey], bool]
+IsOpen = Callable[[Snapshot, str], bool]
 ReadRequest = Callable[[Mapping[str, Any], int | None], Request]
 DEFAULT_FEATURE = "default"
 
@@ -67,7 +67,7 @@ class Catalog:
         self.prices = PriceBook(db, clock, audit, changes)
         self.board, self.pins = LatencyBoard(), Pins()
         self._listed: ListedPrice = lambda snapshot, model, at: None
-        self._open: IsOpen = lambda key: False
+        self._open: IsOpen = lambda snapshot, model: False
         self._request: ReadRequest = glance.request
         self._operators_openai = bool(settings.openai_api_key or settings.openai_base_url)
 
@@ -78,8 +78,8 @@ class Catalog:
         is_open: IsOpen | None = None,
         request: ReadRequest | None = None,
     ) -> None:
-        """What the pipeline knows and plans need: the listed price of a model where the tenant has set none, whether a
-        target's breaker is open, and how a body is read as a request (for explanations)."""
+        """What the pipeline knows and plans need, for a target `provider:model` of a tenant: its listed price where the
+        tenant has set none, and whether its breaker is open. `request` reads a body, for explanations."""
         self._listed = listed or self._listed
         self._open = is_open or self._open
         self._request = request or self._request
@@ -163,14 +163,13 @@ class Catalog:
         return decide(route, facts, self._state(snapshot, route.targets, pinned))
 
     def _state(self, snapshot: Snapshot, targets: Sequence[RouteTarget], pinned: str | None) -> State:
-        now = self._clock.now()
-        keys = {target.model: snapshot.key(target.model) for target in targets}
-        prices = {model: snapshot.price(model, now) or self._listed(snapshot, model, now) for model in keys}
-        latencies = {model: self.board.p50(key) for model, key in keys.items()}
+        now, models = self._clock.now(), [target.model for target in targets]
+        prices = {model: snapshot.price(model, now) or self._listed(snapshot, model, now) for model in models}
+        latencies = {model: self.board.p50(snapshot.key(model)) for model in models}
         return State(
             prices={model: price for model, price in prices.items() if price is not None},
             latencies={model: seconds for model, seconds in latencies.items() if seconds is not None},
-            open=frozenset(model for model, key in keys.items() if self._open(key)),
+            open=frozenset(model for model in models if self._open(snapshot, model)),
             pinned=pinned,
         )
 

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from ...kernel.crypto import Vault
 from ..errors import ModelNotFound
-from .models import RESERVED, Account, StoredRoute, sealing_context
+from .models import FINE_TUNED, Account, StoredRoute, sealing_context
 from .price import Price, PriceList
-from .route import Route
+from .route import MAX_MODEL, Route
 
 TargetKey = tuple[UUID | None, str]
 
@@ -40,11 +40,12 @@ class Snapshot:
         if (stored := self.routes.get(name)) is not None:
             return stored.readable()
         prefix, colon, model = name.partition(":")
-        if colon and prefix and model and (prefix not in RESERVED or prefix == "sim"):
+        sound = name.isprintable() and len(name) <= MAX_MODEL
+        if sound and colon and prefix and model and prefix != FINE_TUNED:
             return Route.direct(name)
-        if plain is not None and name:
+        if sound and name and plain is not None:
             return Route.direct(f"{plain}:{name}")
-        raise ModelNotFound(f"there is no route or model {name!r}; {self._near(name)}")
+        raise ModelNotFound(f"there is no route or model {name[:100]!r}; {self._near(name)}")
 
     def account(self, model: str) -> Account | None:
         """The tenant's own account that `name:model` begins with."""

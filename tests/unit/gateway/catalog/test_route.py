@@ -1,12 +1,16 @@
 """What a route may say, in a program, over the API and in the operator's file."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from backstay.app import App
 from backstay.gateway.catalog import Deadlines, Route, RouteDefinition, RouteTarget, When
 from backstay.gateway.catalog.file import operators_routes
 from backstay.gateway.models import Timeouts
 from backstay.kernel.errors import ConfigurationError
+from backstay.kernel.settings import Settings
 
 
 def test_a_target_may_be_its_name_alone() -> None:
@@ -110,3 +114,8 @@ class TestTheOperatorsFile:
         with pytest.raises(ConfigurationError) as caught:
             operators_routes(table)
         assert told in caught.value.detail
+
+    def test_it_stops_the_whole_app(self, tmp_path: Path) -> None:
+        wrong = Settings.load(data_dir=tmp_path, gateway={"routes": {"smart": {"targets": ["a:m"], "stciky": True}}})
+        with pytest.raises(ConfigurationError, match=r"gateway\.routes\.smart\.stciky"):
+            App(wrong)
