@@ -15,6 +15,7 @@ from .auth import http as auth_http
 from .content import http as content_http
 from .events import http as events_http
 from .gateway import http as gateway_http
+from .gateway.catalog import http as catalog_http
 from .jobs import http as jobs_http
 from .kernel import http, probes_http
 from .kernel.errors import ConfigurationError
@@ -31,6 +32,7 @@ _ROOMS = (
     events_http,
     streams_http,
     gateway_http,
+    catalog_http,
     jobs_http,
     workflows_http,
     content_http,

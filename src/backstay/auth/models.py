@@ -10,9 +10,17 @@ from ..kernel.principal import ALL
 ROLES: dict[str, frozenset[str]] = {
     "owner": frozenset({ALL}),
     "admin": frozenset(
-        {"keys:*", "gateway:*", "budgets:*", "jobs:*", "runs:*", "content:*", "streams:*", "events:*", "audit:read"}
+        {
+            *("keys:*", "gateway:*", "budgets:*", "routes:*", "providers:*", "prices:*"),
+            *("jobs:*", "runs:*", "content:*", "streams:*", "events:*", "audit:read"),
+        }
     ),
-    "developer": frozenset({"gateway:*", "budgets:read", "jobs:*", "runs:*", "content:*", "streams:*", "events:read"}),
+    "developer": frozenset(
+        {
+            *("gateway:*", "budgets:read", "routes:read", "providers:read", "prices:read"),
+            *("jobs:*", "runs:*", "content:*", "streams:*", "events:read"),
+        }
+    ),
     "operator": frozenset(
         {"gateway:read", "budgets:*", "jobs:*", "runs:*", "content:read", "streams:read", "events:*"}
     ),

@@ -19,10 +19,15 @@ from ..kernel.db import Database
 from ..kernel.embedded import EmbeddedPostgres
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
+from .catalog import cli as catalog
 from .models import SpendRow
 from .service import Gateway, Group
 
 commands = typer.Typer(help="Model calls and what they cost.", no_args_is_help=True)
+commands.add_typer(catalog.routes, name="routes")
+commands.add_typer(catalog.providers, name="providers")
+commands.add_typer(catalog.prices, name="prices")
+commands.command()(catalog.explain)
 out = Console(highlight=False, soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ Precedence: arguments, environment, `BACKSTAY_…_FILE`, `backstay.toml`, defaul
 stops the start: a misspelt setting that is silently ignored costs a day.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     vllm_api_key: SecretStr | None = Field(None, validation_alias="VLLM_API_KEY")
     vllm_base_url: str | None = Field(None, validation_alias="VLLM_BASE_URL")
     ollama_host: str | None = Field(None, validation_alias="OLLAMA_HOST")
+    gateway: dict[str, Any] = Field(
+        {}, description="Routes for every tenant: `[gateway.routes.…]` in the file, a JSON object in the variable."
+    )
     app: str | None = Field(None, description="`module:attribute` of your own App, for up, serve and worker.")
 
     @field_validator("admin_key")
@@ -92,6 +96,17 @@ class Settings(BaseSettings):
         if value is not None and len(value.get_secret_value()) < 32:
             raise ValueError("needs at least 32 characters; `openssl rand -hex 32` makes one")
         return value
+
+    @field_validator("gateway", mode="before")
+    @classmethod
+    def _table_or_json(cls, value: object) -> object:
+        # Its keys are the gateway's, which checks them when it is made.
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be a JSON object") from None
 
     @field_validator("unknown_price")
     @classmethod

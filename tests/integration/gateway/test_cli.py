@@ -37,7 +37,7 @@ async def test_spend_is_printed(gateway, auth: Auth, settings, monkeypatch):
     monkeypatch.setenv("BACKSTAY_DATABASE_URL", settings.database_url)
     monkeypatch.setenv("BACKSTAY_MASTER_KEY", settings.master_key.get_secret_value())
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN.format("cli.commands()"), "--json", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", RUN.format("cli.commands()"), "spend", "--json", stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
     (row,) = json.loads(out)

@@ -67,6 +67,15 @@ class TestSources:
         assert settings.master_key is not None
         assert settings.master_key.get_secret_value() == SECRET
 
+    def test_the_gateways_table_stands_in_the_file_or_as_json_in_a_variable(
+        self, empty_place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert Settings.load().gateway == {}
+        (empty_place / "backstay.toml").write_text('[gateway.routes.smart]\ntargets = ["a:m"]\n')
+        assert Settings.load().gateway == {"routes": {"smart": {"targets": ["a:m"]}}}
+        monkeypatch.setenv("BACKSTAY_GATEWAY", '{"routes": {}}')
+        assert Settings.load().gateway == {"routes": {}}
+
     def test_an_empty_variable_is_as_good_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BACKSTAY_PORT", "")
         assert Settings.load().port == 8080
@@ -130,6 +139,8 @@ class TestRefused:
             ("BACKSTAY_ADMIN_KEY", "schlüssel-von-mir-allein", "ASCII"),
             ("BACKSTAY_ADMIN_KEY", " starts-with-a-space", "space"),
             ("BACKSTAY_MASTER_KEY", "x" * 31, "openssl rand -hex 32"),
+            ("BACKSTAY_GATEWAY", "routes", "JSON object"),
+            ("BACKSTAY_GATEWAY", "[]", "valid dictionary"),
             ("BACKSTAY_UNKNOWN_PRICE", "cheap", "refuse"),
             ("BACKSTAY_UNKNOWN_PRICE", "-1", "between 0"),
             ("BACKSTAY_UNKNOWN_PRICE", "nan", "between 0"),

@@ -1,5 +1,6 @@
-"""How long targets have taken in the last minutes, in this process. Bounded: the newest samples of the newest
-targets.
+"""How long targets have taken in the last minutes, in this process.
+
+Bounded: it keeps the newest samples of the targets that were called last.
 """
 
 import math
