@@ -5,7 +5,7 @@ Whatever an attempt has given out to the client ends the choice: `once` must giv
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,12 +35,12 @@ _hedges = telemetry.counter(
 class Health:
     """What this process knows of its targets, shared by all calls."""
 
-    breakers: Breakers[tuple[str, str, str]]
+    breakers: Breakers[tuple[Hashable, str]]
     retries: RetryBudget
     latency: LatencyBoard
 
     def breaker(self, target: Target) -> Breaker:
-        return self.breakers.of((target.provider.name, target.model, target.provider.key))
+        return self.breakers.of((target.place, target.provider.key))
 
 
 class Attempts:
@@ -145,7 +145,7 @@ class Attempts:
                 one.end("cancelled")
                 raise
             permit.succeeded()
-        self._health.latency.observe(target.name, time.monotonic() - started)
+        self._health.latency.observe(target.place, time.monotonic() - started)
         self._call.winner = one
         return result
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from .models import Usage
 
 JsonObject = Mapping[str, Any]
+Kind = Literal["chat", "embed", "count"]
 
 
 class Stop(StrEnum):

@@ -10,10 +10,10 @@ from uuid import UUID
 from ..kernel import json
 from ..kernel.errors import BadRequest
 from ..kernel.ids import new_id
-from .dialogue import Ask, EmbedAsk, Part, Request, Text, ToolCall, ToolResult
+from .dialogue import Ask, EmbedAsk, Kind, Part, Request, Text, ToolCall, ToolResult
 from .guards import Guard, GuardContext, GuardedStream
 from .models import Tags, Timeouts, Usage
-from .providers import Kind, Outgoing, Target
+from .providers import Outgoing, Target
 from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
 from .wire.gemini import ids as gemini_ids
 

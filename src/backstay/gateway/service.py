@@ -23,13 +23,13 @@ from .attempts import Health
 from .budgets import Budgets
 from .calls import Calls, Reply
 from .catalog.latency import LatencyBoard
-from .dialogue import Request
+from .dialogue import Kind, Request
 from .guards import Guard, GuardContext, guarded_request
 from .models import ZERO, Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
-from .providers import Kind, Provider, Providers
+from .providers import Provider, Providers
 from .providers.sim import SimProvider
 from .providers.table import kinds
 from .sim.simulator import HEADER as SIM_HEADER

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..kernel.errors import NotFound
-from .providers import Kind
+from .dialogue import Kind
 
 # Headers of a format that its provider understands, for requests that reach one.
 FORWARDED: Mapping[str, tuple[str, ...]] = {"anthropic": ("anthropic-beta", "anthropic-version")}

@@ -1,6 +1,7 @@
 """Providers: a row of the table each, over the wire formats they share."""
 
-from .base import Kind, Outgoing, Provider, Quirks, Target
+from ..wire import Quirks
+from .base import Outgoing, Provider, Target
 from .registry import Providers
 
-__all__ = ["Kind", "Outgoing", "Provider", "Providers", "Quirks", "Target"]
+__all__ = ["Outgoing", "Provider", "Providers", "Quirks", "Target"]

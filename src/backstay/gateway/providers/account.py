@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 from ..exchange import Exchange
 from ..pricing import Price, Prices
 from ..upstream import Upstream
+from ..wire import Quirks
 from ..wire.gemini import path
-from .base import Outgoing, Quirks
+from .base import Outgoing
 from .table import CHAT, GEMINI, PATHS, ProviderKind, kinds
 
 LOCAL_KEY = "none"  # servers on one's own machine want a key in form only

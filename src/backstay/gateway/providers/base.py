@@ -2,35 +2,15 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Protocol
+from uuid import UUID
 
+from ..dialogue import Kind
 from ..exchange import Exchange
 from ..pricing import Price
-
-Kind = Literal["chat", "embed", "count"]
-
-
-@dataclass(frozen=True, slots=True)
-class Quirks:
-    """In what a provider departs from the formats it speaks.
-
-    `drops`: fields it refuses; `renames`: fields it knows by another name. `default_max_tokens`: what to ask for where
-    the format demands a limit and the caller named none.
-    """
-
-    max_tokens_field: str = "max_tokens"
-    developer_role: bool = False
-    default_max_tokens: int = 4096
-    drops: frozenset[str] = frozenset()
-    renames: Mapping[str, str] = field(default_factory=dict)
-
-    def adapt(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A request of the provider's own format, without what this provider refuses."""
-        if not self.drops and not self.renames:
-            return body
-        return {self.renames.get(name, name): value for name, value in body.items() if name not in self.drops}
+from ..wire.base import Quirks
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +78,12 @@ class Target:
     model: str
     price: Price
     window: int | None = None
+    tenant: UUID | None = None
+
+    @property
+    def place(self) -> tuple[UUID | None, str]:
+        """Under what its latencies are kept, and its breaker."""
+        return self.tenant, f"{self.provider.name}:{self.asked}"
 
     @property
     def name(self) -> str:

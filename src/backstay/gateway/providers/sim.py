@@ -10,7 +10,8 @@ from ..exchange import Exchange
 from ..pricing import PerCall, Price
 from ..sim.options import BEHAVIOURS, EMBEDDER, BadOptions, SimOptions
 from ..sim.simulator import HEADER, Reset, SimAnswer, Simulator
-from .base import Outgoing, Quirks
+from ..wire import Quirks
+from .base import Outgoing
 from .table import PATHS
 
 

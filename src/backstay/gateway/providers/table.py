@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import Literal
 
 from ...kernel.errors import ConfigurationError
-from .base import Quirks
+from ..wire import Quirks
 
 GROUP = "backstay.providers"
 

@@ -12,8 +12,7 @@ from ..dialogue import Request
 from ..errors import ProviderFailed
 from ..models import Usage
 from ..passage import Passage
-from ..providers import Quirks
-from ..wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Wire
+from ..wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Quirks, Wire
 from .simulator import Reset, SimAnswer, Simulator, problem
 
 _MALFORMED = b'data: {"type": "malf\n\n'

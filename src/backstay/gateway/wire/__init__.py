@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from .anthropic import Anthropic
-from .base import Body, CountWire, EmbedWire, Reader, Wire, Writer
+from .base import Body, CountWire, EmbedWire, Quirks, Reader, Wire, Writer
 from .gemini import Gemini
 from .openai import OpenAIChat, OpenAIEmbed
 from .responses import OpenAIResponses
@@ -27,6 +27,7 @@ __all__ = [
     "Body",
     "CountWire",
     "EmbedWire",
+    "Quirks",
     "Reader",
     "Wire",
     "Writer",

@@ -6,6 +6,7 @@ of its stream, and a Writer of the client's makes events of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...kernel.errors import BackstayError
@@ -15,17 +16,25 @@ from ..models import Usage
 Body = dict[str, Any]
 
 
-class Quirks(Protocol):
-    """In what a provider departs from the format that it speaks. See the table of providers."""
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """In what a provider departs from the formats it speaks.
 
-    @property
-    def max_tokens_field(self) -> str: ...
+    `drops`: fields it refuses; `renames`: fields it knows by another name. `default_max_tokens`: what to ask for where
+    the format demands a limit and the caller named none.
+    """
 
-    @property
-    def developer_role(self) -> bool: ...
+    max_tokens_field: str = "max_tokens"
+    developer_role: bool = False
+    default_max_tokens: int = 4096
+    drops: frozenset[str] = frozenset()
+    renames: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def default_max_tokens(self) -> int: ...
+    def adapt(self, body: Body) -> Body:
+        """A request of the provider's own format, without what this provider refuses."""
+        if not self.drops and not self.renames:
+            return body
+        return {self.renames.get(name, name): value for name, value in body.items() if name not in self.drops}
 
 
 class Reader(Protocol):
