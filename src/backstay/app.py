@@ -17,7 +17,6 @@ from .auth import Auth, IssuedKey
 from .content import Content
 from .events import Events
 from .gateway import Gateway
-from .gateway.catalog import Catalog
 from .gateway.front import GatewayFront
 from .jobs import Jobs
 from .kernel import idempotency, telemetry
@@ -64,8 +63,8 @@ class App:
         self.events = Events(self.db, self.clock)
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
-        self.catalog = Catalog(self.db, self.clock, self.vault, self.audit, self.settings)
         self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.settings)
+        self.catalog = self.gateway.catalog
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
         self.agents = Agents(
@@ -138,7 +137,6 @@ class App:
         self._loops = [
             asyncio.create_task(self.streams.keep(self._ending), name="streams"),
             asyncio.create_task(idempotency.keep(self.db, self.clock, self._ending), name="idempotency"),
-            asyncio.create_task(self.catalog.keep(self._ending), name="catalog"),
         ]
 
     async def ensure_admin(self) -> IssuedKey | None:

@@ -147,6 +147,7 @@ class Attempts:
             permit.succeeded()
         self._health.latency.observe(target.place, time.monotonic() - started)
         self._call.winner = one
+        self._plan.answered(target)
         return result
 
     def _failed(self, one: Try, error: GatewayError | BadRequest, permit: Permit) -> "_Failed":

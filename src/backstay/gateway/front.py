@@ -16,7 +16,7 @@ from .client import Client, ClientGone
 from .errors import GatewayError, ProviderRefused
 from .order import Order
 from .service import DEFAULT_FEATURE, Gateway
-from .surfaces import FORWARDED, Surface, family, surface_of
+from .surfaces import Surface, family, surface_of
 from .wire import GEMINI, WIRES, Body, fields
 from .wire.gemini import ArrayFraming
 
@@ -64,7 +64,8 @@ class GatewayFront:
     async def _serve(self, client: Client) -> None:
         if listing.asks(client):
             client.require("GET")
-            await client.answer(200, listing.answer(client, self._gateway.models(await self._caller(client))))
+            models = await self._gateway.models(await self._caller(client))
+            await client.answer(200, listing.answer(client, models))
             return
         surface = surface_of(client.path)
         client.require("POST")
@@ -92,9 +93,7 @@ class GatewayFront:
             user=headers.get("backstay-user") or None,
             run=_run(headers),
             idempotency=headers.get("idempotency-key") or None,
-            sim=headers.get("backstay-sim"),
-            mode=headers.get("backstay-mode"),
-            forward={name: headers[name] for name in FORWARDED.get(surface.wire, ()) if name in headers},
+            headers=headers,
         )
 
     async def _caller(self, client: Client) -> Principal:

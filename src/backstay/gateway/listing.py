@@ -22,7 +22,7 @@ def asks(client: Client) -> bool:
 
 
 def answer(client: Client, models: Sequence[tuple[str, str]]) -> bytes:
-    """The list of (provider, model), or the one model that the path names.
+    """The list of (name, owner), or the one model that the path names.
 
     Raises:
         NotFound: there is none of that name in the list.
@@ -32,25 +32,24 @@ def answer(client: Client, models: Sequence[tuple[str, str]]) -> bytes:
     name = unquote(client.path.removeprefix(place).removeprefix("/"))
     if not name:
         return orjson.dumps(_list([_shape(form, *model) for model in models], form))
-    found = next((model for model in models if name in (f"{model[0]}:{model[1]}", _bare(*model))), None)
+    found = next((model for model in models if name in (model[0], _bare(model[0]))), None)
     if found is None:
         raise NotFound(f"there is no model {name!r} in the list")
     return orjson.dumps(_shape(form, *found))
 
 
-def _bare(provider: str, model: str) -> str:
+def _bare(name: str) -> str:
     """OpenAI's models may be named as its own client names them."""
-    return model if provider == "openai" else f"{provider}:{model}"
+    return name.removeprefix("openai:")
 
 
-def _shape(form: str, provider: str, model: str) -> dict[str, Any]:
-    name = f"{provider}:{model}"
+def _shape(form: str, name: str, owner: str) -> dict[str, Any]:
     if form == "anthropic":
         return {"type": "model", "id": name, "display_name": name, "created_at": _LONG_AGO}
     if form == "gemini":
         methods = ["generateContent", "countTokens"]
         return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}
-    return {"id": name, "object": "model", "created": 0, "owned_by": provider}
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
 
 
 def _list(models: list[dict[str, Any]], form: str) -> dict[str, Any]:

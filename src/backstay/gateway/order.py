@@ -1,6 +1,6 @@
 """A checked request on its way to be admitted, and how it is put to each target."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
@@ -35,6 +35,7 @@ class Itinerary:
     retries: int = 2
     hedge: float | None = None
     fall_back_on_filter: bool = False
+    answered: Callable[[Target], None] = lambda target: None
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Order:
         raw = json.dumps(body)
         if native != GEMINI.name and gemini_ids.MARK in raw:
             raw = json.dumps(gemini_ids.plain_ids(body))
-        return Outgoing(native, self.kind, target.asked, self.request.stream, raw, headers)
+        return Outgoing(native, self.kind, target.asked, self.request.stream, raw, headers, self.plan.timeouts.connect)
 
     def estimate(self, written: int) -> Usage:
         """Usage that nobody reported: four bytes a token, as in ordinary English, and `written` tokens of output."""

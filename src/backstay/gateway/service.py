@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -16,24 +17,27 @@ from ..kernel.errors import BackstayError, BadRequest, FieldError
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
-from ..outbound import Breakers, RetryBudget
+from ..outbound import AddressGuard, AddressPolicy, Breakers, RetryBudget
 from . import store
 from .admission import Admission
 from .attempts import Health
 from .budgets import Budgets
 from .calls import Calls, Reply
-from .catalog.latency import LatencyBoard
+from .catalog import Catalog, Plan, Snapshot
 from .dialogue import Kind, Request
+from .errors import GatewayError
 from .guards import Guard, GuardContext, guarded_request
 from .models import ZERO, Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
-from .providers import Provider, Providers
+from .providers import Provider, Providers, Target
 from .providers.sim import SimProvider
 from .providers.table import kinds
 from .sim.simulator import HEADER as SIM_HEADER
+from .surfaces import FORWARDED
 from .sweeper import Sweeper
+from .targets import Targets
 from .wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Body
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ CALL, READ = "gateway:call", "gateway:read"
 DEFAULT_FEATURE = "default"
 _log = telemetry.log("gateway")
 _MAX_TAG = 256
+RETRIES = 2  # at one target, beside the first attempt
 _LEAST_OUTPUT = 16  # some providers take no lower limit, and are asked for this much
 _AN_HOUR = b'"1h"'  # how Anthropic's format asks a prompt cache to keep something for an hour
 
@@ -68,11 +73,16 @@ class Gateway:
         self._db, self._clock, self._settings = db, clock, settings
         self._timeouts = timeouts or Timeouts()
         self._upstream: Upstream | None = None
+        self._guarded_upstream: Upstream | None = None
+        self._prices = Prices(settings.unknown_price)
         self._providers = Providers(self._configured() if providers is None else providers)
+        self._targets = Targets(self._providers, self._prices, self._guarded)
         self.process = new_id()
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._admission = Admission(db, clock, audit, self.process, self._lease)
-        self._health = Health(Breakers(), RetryBudget(), LatencyBoard())
+        self.catalog = Catalog(db, clock, vault, audit, settings, kinds=kinds(), guard=self._check_address)
+        self._health = Health(Breakers(), RetryBudget(), self.catalog.board)
+        self.catalog.attach(listed=self._targets.price, is_open=self._is_resting)
         self._calls = Calls(self._admission, clock, self._health, settings.durability == "strict")
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
         self.budgets = Budgets(db, clock, audit)
@@ -90,6 +100,7 @@ class Gateway:
         self._loops = [
             asyncio.create_task(self._beat(), name="gateway heartbeat"),
             asyncio.create_task(self.sweeper.run(self._stop), name="gateway sweeper"),
+            asyncio.create_task(self.catalog.keep(self._stop), name="gateway catalog"),
         ]
         for loop in self._loops:
             loop.add_done_callback(_tell_if_broken)
@@ -103,8 +114,9 @@ class Gateway:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops = []
-        if self._upstream is not None:
-            await self._upstream.close()
+        for upstream in (self._upstream, self._guarded_upstream):
+            if upstream is not None:
+                await upstream.close()
         try:
             async with self._db.system_tx() as tx:
                 await store.leave(tx, self.process)
@@ -201,13 +213,12 @@ class Gateway:
         user: str | None = None,
         run: UUID | None = None,
         idempotency: str | None = None,
-        sim: str | None = None,
-        mode: str | None = None,
-        forward: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Order:
         """Checks a request of the format `surface`, finds who may answer it and the most it may cost.
 
-        `raw`: its bytes, when there are any. `mode`: live or guarded, over what the route says.
+        `raw`: its bytes, when there are any. `headers`: the client's, names in lower case; those that begin with
+        `backstay-` say how the call is to be made.
 
         Raises:
             As `complete`, before anything is written or sent.
@@ -219,13 +230,15 @@ class Gateway:
             body = await guarded_request(self._guards, body, GuardContext(by.tenant, by.name, feature, user, asked))
             raw = None
         size = None if raw is None else len(raw)
-        request = _checked(surface, kind, body, size)
-        plan = self._plan(request, mode)
+        request, given = _checked(surface, kind, body, size), headers or {}
+        user = user or request.user
+        if user is not None:
+            user = _tag("user", user)
+        plan = await self._itinerary(by, request, body, given, feature, user)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
         written = max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) if kind == "chat" else 0
         hour = raw is None or _AN_HOUR in raw
-        user = user or request.user
-        headers = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
+        sent = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
         return Order(
             surface=surface,
             kind=kind,
@@ -237,7 +250,7 @@ class Gateway:
                 principal=by.id,
                 actor=by.name,
                 feature=feature,
-                user=None if user is None else _tag("user", user),
+                user=user,
                 key=by.key,
                 run=run,
                 idempotency=idempotency,
@@ -249,8 +262,8 @@ class Gateway:
             if kind != "count"
             else ZERO,
             written=written,
-            headers=headers | ({SIM_HEADER: sim} if sim else {}),
-            forward=forward or {},
+            headers=sent | ({SIM_HEADER: given[SIM_HEADER]} if given.get(SIM_HEADER) else {}),
+            forward={name: given[name] for name in FORWARDED.get(surface, ()) if name in given},
             guards=tuple(self._guards),
         )
 
@@ -268,10 +281,12 @@ class Gateway:
     def chunks(self, order: Order) -> AsyncGenerator[list[Chunk], None]:
         return self._calls.stream(order)
 
-    def models(self, by: Principal) -> list[tuple[str, str]]:
-        """Models that may be called, as (provider, model)."""
+    async def models(self, by: Principal) -> list[tuple[str, str]]:
+        """What may be called, as (name, owner): the routes of the tenant and the operator, then models of providers."""
         by.require(CALL)
-        return self._providers.models()
+        snapshot = await self.catalog.of(by.tenant)
+        routes = [(name, "backstay") for name in sorted(snapshot.routes)]
+        return routes + [(f"{provider}:{model}", provider) for provider, model in self._providers.models()]
 
     async def spend(self, by: Principal, group: Group, since: datetime | None = None) -> list[SpendRow]:
         """What each feature, user, key or model used and cost, dearest first, at most 1,000."""
@@ -287,13 +302,68 @@ class Gateway:
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.calls(tx, by.tenant, after, run, limit)
 
-    def _plan(self, request: Request, mode: str | None) -> Itinerary:
-        if mode not in (None, "live", "guarded"):
-            raise BadRequest(
-                "`backstay-mode` is wrong", errors=[FieldError("backstay-mode", "must be live or guarded")]
-            )
-        target = self._providers.target(request.model, self._clock.now())
-        return Itinerary((target,), self._timeouts, mode="guarded" if mode == "guarded" else "live")
+    async def _itinerary(
+        self,
+        by: Principal,
+        request: Request,
+        body: Body,
+        headers: Mapping[str, str],
+        feature: str,
+        user: str | None,
+    ) -> Itinerary:
+        """Whom to ask. Targets that cannot be asked are left out, unless none can."""
+        snapshot, now = await self.catalog.of(by.tenant), self._clock.now()
+        plan = self.catalog.plan(snapshot, request, body, headers, feature=feature, user=user, plain="openai")
+        targets, why, wrong = [], plan.explained(), None
+        for choice in plan.targets:
+            try:
+                targets.append(self._targets.of(snapshot, choice.model, now, choice.target.context_window))
+            except GatewayError as error:
+                wrong = wrong or error
+                why["skipped"].append({"model": choice.model, "reason": error.detail})
+        if wrong is not None and not targets:
+            raise wrong
+        route, mode = plan.route, _mode(headers.get("backstay-mode"))
+        return Itinerary(
+            targets=tuple(targets),
+            timeouts=route.deadlines.over(self._timeouts),
+            route=None if route.is_direct else route.name,
+            why=why,
+            mode=mode or route.mode,
+            retries=RETRIES if route.retries is None else route.retries,
+            hedge=self.catalog.board.p95(targets[0].place) if route.hedge == "p95" else None,
+            fall_back_on_filter=route.fallback_on_filter,
+            answered=partial(self._answered, plan),
+        )
+
+    def _answered(self, plan: Plan, target: Target) -> None:
+        if plan.conversation is not None:
+            self.catalog.pins.keep(plan.route.name, plan.conversation, target.name)
+
+    def _is_resting(self, snapshot: Snapshot, model: str) -> bool:
+        try:
+            target = self._targets.of(snapshot, model, self._clock.now())
+        except GatewayError:
+            return False
+        return self._health.breaker(target).retry_after > 0
+
+    def _guard_of_addresses(self) -> AddressGuard:
+        networks = [part for part in self._settings.private_networks.split(",") if part.strip()]
+        return AddressGuard(AddressPolicy.of(networks, plain_http=bool(networks)))
+
+    async def _check_address(self, url: str) -> None:
+        """Raises AddressRefused, HostUnresolved (422)."""
+        from ..outbound.connector import GuardedResolver
+
+        await GuardedResolver(self._guard_of_addresses()).check(url)
+
+    def _guarded(self) -> "Upstream":
+        """The way out for tenants' own accounts."""
+        from .upstream import Upstream
+
+        if self._guarded_upstream is None:
+            self._guarded_upstream = Upstream(self._timeouts, self._guard_of_addresses())
+        return self._guarded_upstream
 
     def _configured(self) -> list[Provider]:
         settings = self._settings
@@ -305,7 +375,7 @@ class Gateway:
         from .upstream import Upstream
 
         self._upstream = Upstream(self._timeouts)
-        return [SimProvider(), *configured(given, self._upstream, Prices(settings.unknown_price))]
+        return [SimProvider(), *configured(given, self._upstream, self._prices)]
 
     async def _beat(self) -> None:
         """Keeps the lease while calls are open; idle, it sleeps."""
@@ -327,6 +397,13 @@ class Gateway:
 def _tell_if_broken(loop: "asyncio.Task[None]") -> None:
     if not loop.cancelled() and (error := loop.exception()) is not None:
         _log.critical("a loop of the gateway broke; restart the process", loop=loop.get_name(), exc_info=error)
+
+
+def _mode(given: str | None) -> Literal["live", "guarded"] | None:
+    match given:
+        case None | "live" | "guarded":
+            return given
+    raise BadRequest("`backstay-mode` is wrong", errors=[FieldError("backstay-mode", "must be live or guarded")])
 
 
 def _checked(surface: str, kind: Kind, body: Body, size: int | None) -> Request:

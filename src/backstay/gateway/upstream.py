@@ -12,6 +12,8 @@ from typing import Self
 
 import aiohttp
 
+from ..outbound import AddressGuard, AddressRefused
+from ..outbound.connector import GuardedConnector
 from .errors import ProviderFailed, ProviderTimeout, ProviderUnreachable, StreamCut
 from .exchange import Exchange
 from .models import Timeouts
@@ -40,10 +42,10 @@ class _HttpExchange:
 
 
 class Upstream:
-    """A pool of connections to providers. One per process."""
+    """A pool of connections to providers. With a `guard`, they lead to no address that it refuses."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        self._timeouts = timeouts
+    def __init__(self, timeouts: Timeouts, guard: AddressGuard | None = None) -> None:
+        self._timeouts, self._guard = timeouts, guard
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,25 +62,32 @@ class Upstream:
             self._session = None
 
     @asynccontextmanager
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
-        """Sends `body` and waits for the answer's status and headers.
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], connect: float | None = None
+    ) -> AsyncIterator[Exchange]:
+        """Sends `body` and waits for the answer's status and headers; `connect`: seconds for a connection, if not the
+        usual ones.
 
         Raises:
             ProviderUnreachable: no connection, or one that ended before an answer began. Nothing was answered.
             ProviderTimeout: no connection in time.
         """
-        response = await self._send(url, body, headers)
+        response = await self._send(url, body, headers, connect or self._timeouts.connect)
         try:
             yield _HttpExchange(response)
         finally:
             # Returns the connection when the body was read to its end, and closes it otherwise.
             response.close() if not response.content.at_eof() else response.release()
 
-    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str], connect: float) -> aiohttp.ClientResponse:
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=connect)
         try:
-            return await self._pool().post(url, data=body, headers=headers, allow_redirects=False)
+            return await self._pool().post(url, data=body, headers=headers, allow_redirects=False, timeout=limits)
         except aiohttp.ConnectionTimeoutError as error:
-            raise ProviderTimeout("connect", self._timeouts.connect) from error
+            raise ProviderTimeout("connect", connect) from error
+        except AddressRefused as error:
+            # As final as a key that is refused: asking again would change nothing, another target may do.
+            raise ProviderFailed(error.detail, status_seen=403) from error
         except aiohttp.InvalidURL as error:
             raise ProviderUnreachable("the provider's base URL is not a URL; correct it") from error
         except (aiohttp.ClientConnectionError, ConnectionError) as error:
@@ -90,11 +99,15 @@ class Upstream:
         if self._session is None:
             # Opened at first use: a process that only calls the simulator keeps no pool.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=30),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+                connector=self._connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("user-agent", "accept-encoding", "accept"),
                 read_bufsize=2**18,
                 loop=asyncio.get_running_loop(),
             )
         return self._session
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        if self._guard is not None:
+            return GuardedConnector(self._guard, limit=0, keepalive_timeout=30)
+        return aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=30)

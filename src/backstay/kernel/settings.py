@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "pretty"] = Field("auto", description="`auto`: pretty in a terminal.")
     slow_query_seconds: float = Field(0.5, gt=0, description="Queries slower than this are logged by name.")
     default_max_tokens: int = Field(4096, ge=1, description="Output tokens reserved for a call that names no maximum.")
+    private_networks: str = Field(
+        "", description="Networks that tenants' own base URLs may reach beside public addresses: 10.0.0.0/8, …"
+    )
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")

@@ -53,15 +53,16 @@ class Desk:
         if self.way != "plain":
             body["stream"] = True
         order = await self.gateway.order(self.owner, "openai-chat", "chat", body, feature="f")
-        targets = [self._target(model) for model in models]
+        targets = [await self.target(model) for model in models]
         mode = "guarded" if self.way == "guarded" else "live"
         itinerary: Itinerary = replace(order.plan, targets=tuple(targets), mode=mode, **plan)
         return await self._run(replace(order, plan=itinerary))
 
-    def _target(self, model: str) -> Any:
+    async def target(self, model: str) -> Any:
         name, _, window = model.partition("@")
-        target = self.gateway._providers.target(f"{self.provider}:{name}", datetime.now(UTC))
-        return replace(target, window=int(window) if window else None)
+        snapshot = await self.gateway.catalog.of(self.owner.tenant)
+        at = datetime.now(UTC)
+        return self.gateway._targets.of(snapshot, f"{self.provider}:{name}", at, int(window) if window else None)
 
     async def _run(self, order: Order) -> Told:
         told = Told()
@@ -263,7 +264,7 @@ async def test_a_target_that_flaps_is_left_alone_and_comes_back(desk: Desk):
     for _ in range(3):
         assert (await desk.ask(flapping, other)).error is None
     assert await desk.tried() == ["ok"]  # after five failures in a row the first target is not even asked
-    breaker = desk.gateway._health.breaker(desk._target(flapping))
+    breaker = desk.gateway._health.breaker(await desk.target(flapping))
     assert breaker.state == "open"
     breaker._clock = lambda: time.monotonic() + 16
     told = await asyncio.gather(*(desk.ask(flapping, other) for _ in range(5)))

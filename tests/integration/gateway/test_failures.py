@@ -84,7 +84,9 @@ class TestFaults:
         with pytest.raises(ProviderFailed, match="status 503"):
             await said(gateway.stream(owner, asked(f"{provider_name}echo?fault=status:503"), feature="f"))
         assert await said(gateway.stream(owner, asked(f"{provider_name}echo?fault=flap:1/2"), feature="f"))
-        with pytest.raises(ProviderFailed, match="OPENAI_API_KEY"):
+        with pytest.raises(
+            ProviderFailed, match="OPENAI_API_KEY" if "openai" in provider_name else "accepts every key"
+        ):
             await gateway.complete(owner, asked(f"{provider_name}echo?fault=status:401"), feature="f")
 
 
@@ -198,6 +200,7 @@ async def test_leaving_a_stream_early_bills_what_came(make_gateway, owner, rows)
 async def test_leaving_while_being_admitted_leaves_nothing_held(make_gateway, owner, rows):
     gateway = await make_gateway()
     await gateway.budgets.create(owner, "tenant", None, Decimal(1), "total")
+    await gateway.catalog.of(owner.tenant)  # known, so that the call goes straight to its admission
     asking = asyncio.create_task(gateway.complete(owner, asked("sim:echo?price=0.10"), feature="f"))
     await asyncio.sleep(0)  # it has submitted its admission, which cannot be written yet
     asking.cancel()

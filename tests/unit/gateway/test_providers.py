@@ -1,11 +1,9 @@
 """The table of providers: addresses, keys, formats, and what other packages bring along."""
 
-from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 
 import pytest
 
-from backstay.gateway.errors import ModelNotFound
 from backstay.gateway.models import Timeouts
 from backstay.gateway.pricing import Prices
 from backstay.gateway.providers import Outgoing, Providers, Quirks, table
@@ -117,9 +115,9 @@ def test_a_package_may_bring_a_provider(monkeypatch):
     try:
         [mine] = configured({"MINE_API_KEY": "k"}, UPSTREAM, Prices("0"))
         providers = Providers([mine])
-        assert providers.target("mine:x", datetime.now(UTC)).name == "mine:x"
-        with pytest.raises(ModelNotFound, match="mine:<model>"):
-            providers.target("other:x", datetime.now(UTC))
+        assert providers.named("mine") is mine
+        assert providers.named("other") is None
+        assert "mine:<model>" in providers.mend()
     finally:
         kinds.cache_clear()
 

@@ -120,7 +120,7 @@ class Price:
     def cost(self, usage: Usage) -> Decimal:
         return self.rates.cost(usage)
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
+    def bound(self, input_tokens: int, output_tokens: int, *, media: bool = False, hour: bool = False) -> Decimal:
         return self.rates.bound(input_tokens, output_tokens)
 
 

@@ -80,7 +80,8 @@ class Account:
         return f"the provider {self._name} does not accept the key it was called with; check it{variable}"
 
     def post(self, outgoing: Outgoing) -> AbstractAsyncContextManager[Exchange]:
-        return self._upstream.post(self._address(outgoing), outgoing.body, {**self._headers, **outgoing.headers})
+        headers = {**self._headers, **outgoing.headers}
+        return self._upstream.post(self._address(outgoing), outgoing.body, headers, outgoing.connect)
 
     def price(self, model: str, at: datetime) -> Price:
         return self._prices.of(self._kind.prices or self._kind.name, model, at, self._listed_url)

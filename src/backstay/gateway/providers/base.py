@@ -15,7 +15,8 @@ from ..wire.base import Quirks
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request as it leaves: in the format `wire`, about `model` (the provider's own name for it)."""
+    """A request as it leaves: in the format `wire`, about `model` (the provider's own name for it). `connect`: seconds
+    for a connection."""
 
     wire: str
     kind: Kind
@@ -23,6 +24,7 @@ class Outgoing:
     stream: bool
     body: bytes
     headers: Mapping[str, str]
+    connect: float | None = None
 
 
 class Provider(Protocol):

@@ -19,7 +19,7 @@ class SimProvider:
     """`sim:<behaviour>?<options>`: free of charge unless the option `price` says otherwise."""
 
     name = key = "sim"
-    refusal = "the simulator accepts every key"
+    refusal = "the simulator refused the key by a simulated fault: it accepts every key"
     wires = ("openai-chat",)
     embeds = "openai-embed"
     quirks = Quirks()

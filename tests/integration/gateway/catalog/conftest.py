@@ -28,7 +28,7 @@ async def guard(url: str) -> None:
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[App]:
     made = App(settings)
-    made.catalog = Catalog(made.db, made.clock, made.vault, made.audit, settings, guard=guard)
+    made.catalog = made.gateway.catalog = Catalog(made.db, made.clock, made.vault, made.audit, settings, guard=guard)
     async with made as running:
         yield running
 

@@ -169,10 +169,11 @@ class TestRefused:
             await app.catalog.providers.put(owner, "mine", account(base_url="http://169.254.169.254/v1"))
         assert await rows("select 1 as one from backstay.provider_account") == []
 
-    async def test_every_base_url_where_no_guard_is_set(self, settings, owner: Principal) -> None:
+    @pytest.mark.parametrize("url", ["https://127.0.0.1", "https://10.1.2.3/v1", "https://[::1]", "http://192.0.2.1"])
+    async def test_addresses_inside_and_plain_http_by_the_guard_that_stands(self, settings, owner, url: str) -> None:
         async with App(settings) as plain:
-            with pytest.raises(Invalid, match="no guard"):
-                await plain.catalog.providers.put(owner, "mine", account(base_url="https://provider.example"))
+            with pytest.raises(Invalid):
+                await plain.catalog.providers.put(owner, "mine", account(base_url=url))
             await plain.catalog.providers.put(owner, "mine", account())
 
     async def test_a_kind_that_nobody_knows(self, app: App, owner: Principal) -> None:
