@@ -5,10 +5,10 @@ through FastAPI → a room's `http` → its `service` → one transaction.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from .agents import Agents
@@ -16,7 +16,8 @@ from .audit import Audit
 from .auth import Auth, IssuedKey
 from .content import Content
 from .events import Events
-from .gateway import Gateway
+from .gateway import Allowance, Gateway
+from .gateway.catalog import defined
 from .gateway.front import GatewayFront
 from .jobs import Jobs
 from .kernel import idempotency, telemetry
@@ -26,6 +27,7 @@ from .kernel.db import Database, Tx
 from .kernel.embedded import EmbeddedPostgres
 from .kernel.errors import ConfigurationError
 from .kernel.migrate import Migrations
+from .kernel.principal import Principal
 from .kernel.roles import bootstrap, verify
 from .kernel.settings import Settings
 from .streams import Streams
@@ -56,6 +58,7 @@ class App:
         self._first_key: IssuedKey | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
+        self._budgets: dict[str, Allowance] = {}
 
         self.db = Database(self.settings.database_url, self.settings)
         self.audit = Audit(self.db, self.clock, self.vault)
@@ -78,6 +81,22 @@ class App:
         self._gateway_front = GatewayFront(
             self.gateway, self.auth.authenticate, max_body_bytes=self.settings.max_body_bytes
         )
+
+    def model(
+        self, name: str, model: str, *, fallback: str | Sequence[str] = (), budget: str | None = None, **route: Any
+    ) -> None:
+        """Calls `model` (`provider:model`) by a name of your own, and `fallback` when it does not answer.
+
+        `budget`: what it may cost the default tenant, such as `20 USD/day`; it is made when the App starts. `route`:
+        more of a Route, such as `mode="guarded"`.
+
+        Raises:
+            ConfigurationError: the name is taken, or something is not as it should be written.
+        """
+        others = [fallback] if isinstance(fallback, str) else fallback
+        self.catalog.define(defined(name, [model, *others], route))
+        if budget is not None:
+            self._budgets[name] = Allowance.read(budget)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -133,6 +152,8 @@ class App:
         await self.db.open(url)
         self._default_tenant = (await self.auth.ensure_default_tenant()).id
         await self.gateway.start()
+        for name, allowance in self._budgets.items():
+            await self.gateway.budgets.ensure(Principal.system(self.default_tenant, "program"), "model", name, allowance)
         self._ending.clear()
         self._loops = [
             asyncio.create_task(self.streams.keep(self._ending), name="streams"),

@@ -152,15 +152,8 @@ async def _fail(client: Client, error: Exception) -> None:
 
 def _feature(headers: Mapping[str, str], body: Body, by: Principal) -> Any:
     metadata = body.get("metadata")
-    feature = headers.get("backstay-feature")
-    if isinstance(metadata, dict) and "feature" in metadata:
-        feature = metadata["feature"] if feature is None else feature
-        # Ours, not the provider's: some refuse metadata on calls they do not store.
-        rest = {key: value for key, value in metadata.items() if key != "feature"}
-        body.pop("metadata")
-        if rest:
-            body["metadata"] = rest
-    return feature or by.feature or DEFAULT_FEATURE
+    given = metadata.get("feature") if isinstance(metadata, dict) else None
+    return headers.get("backstay-feature") or given or by.feature or DEFAULT_FEATURE
 
 
 def _run(headers: Mapping[str, str]) -> UUID | None:

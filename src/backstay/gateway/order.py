@@ -17,6 +17,8 @@ from .providers import Outgoing, Target
 from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
 from .wire.gemini import ids as gemini_ids
 
+_TAGS = frozenset({"feature", "task"})
+
 
 @dataclass(frozen=True, slots=True)
 class Itinerary:
@@ -114,7 +116,7 @@ class Order:
 
     def _relayed(self, target: Target, native: str) -> Body:
         wire = EMBED_WIRES[native] if self.kind == "embed" else WIRES[native]
-        body = wire.native(self.body, target.asked)
+        body = wire.native(_without_tags(self.body), target.asked)
         if native == CHAT.name and self.request.stream:
             # Usage is asked for in any case: the budget lives by it.
             body["stream_options"] = {**(self.body.get("stream_options") or {}), "include_usage": True}
@@ -131,6 +133,16 @@ class Order:
         if not prefill:
             ask = replace(ask, turns=ask.turns[:-1])
         return quirks.adapt(WIRES[native].write(ask, quirks))
+
+
+def _without_tags(body: Body) -> Body:
+    """Tags in the metadata are ours, not the provider's: some refuse metadata on calls they do not store."""
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict) or not _TAGS & metadata.keys():
+        return body
+    rest = {name: value for name, value in metadata.items() if name not in _TAGS}
+    body = {name: value for name, value in body.items() if name != "metadata"}
+    return body | {"metadata": rest} if rest else body
 
 
 def _spoken(ask: Ask) -> int:

@@ -313,7 +313,7 @@ class Gateway:
     ) -> Itinerary:
         """Whom to ask. Targets that cannot be asked are left out, unless none can."""
         snapshot, now = await self.catalog.of(by.tenant), self._clock.now()
-        plan = self.catalog.plan(snapshot, request, body, headers, feature=feature, user=user, plain="openai")
+        plan = self.catalog.plan(snapshot, request, body, headers, feature=feature, user=user)
         targets, why, wrong = [], plan.explained(), None
         for choice in plan.targets:
             try:

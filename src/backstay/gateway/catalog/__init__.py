@@ -28,7 +28,7 @@ from .models import (
     StoredRoute,
 )
 from .price import NewPrice, Price, PriceList, Rates
-from .route import CachePolicy, Deadlines, Range, Route, RouteDefinition, RouteTarget, When
+from .route import CachePolicy, Deadlines, Range, Route, RouteDefinition, RouteTarget, When, defined
 from .service import Catalog
 from .snapshot import Snapshot
 
@@ -66,4 +66,5 @@ __all__ = [
     "StoredRoute",
     "When",
     "decide",
+    "defined",
 ]

@@ -1,10 +1,11 @@
 """A route: a name for one or several targets, and how a call moves along them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from ...kernel.errors import ConfigurationError
 from ..models import Timeouts
 
 ROUTE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -204,3 +205,16 @@ class Route(RouteDefinition):
     def definition(self) -> Mapping[str, Any]:
         """What is not the default, as JSON has it."""
         return self.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+
+
+def defined(name: str, targets: Sequence[str], more: Mapping[str, Any]) -> Route:
+    """A route as a program writes it.
+
+    Raises:
+        ConfigurationError: something in it is wrong; the message names it.
+    """
+    try:
+        return Route(name=name, targets=tuple(RouteTarget(model=model) for model in targets), **more)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ConfigurationError(f"the route {name} is wrong: {wrong}") from None

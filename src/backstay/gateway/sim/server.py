@@ -26,6 +26,7 @@ class SimServer:
     def __init__(self, simulator: Simulator | None = None) -> None:
         self._simulator = simulator or Simulator()
         self.received: list[bytes] = []
+        self.headers: list[dict[str, str]] = []
         self.keep_bodies = False
         self.requests = 0
         self.cancelled = 0
@@ -58,6 +59,7 @@ class SimServer:
             self.requests += 1
             if self.keep_bodies:
                 self.received.append(body)
+                self.headers.append({name.lower(): value for name, value in request.headers.items()})
             self.changed.notify_all()
         try:
             return await self._send(request, body)
