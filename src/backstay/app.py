@@ -63,7 +63,7 @@ class App:
         self.events = Events(self.db, self.clock)
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
-        self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.settings)
+        self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.events, self.settings)
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
         self.agents = Agents(

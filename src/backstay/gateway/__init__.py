@@ -1,10 +1,12 @@
 """Gateway: every model call of every surface, through one pipeline.
 
-Owns        call, hold, budget, budget_window, ledger, gateway_process
+Owns        call, hold, budget, budget_window, ledger, gateway_process, recent_output
 States      of a call: open → finished | abandoned (its process died; → finished when it settles after all)
 Guarantees  A provider is asked only after the call's audit entry and its holds are committed.
-            Hard budgets hold exactly, over all processes: spent and held together never pass the limit, as long as a
-            call uses no more tokens than were reserved for it.
+            Hard budgets and limits hold exactly, over all processes: what is counted and held together never passes
+            the limit, as long as a call uses no more tokens than were reserved for it. A call that one of them
+            refuses has consumed nothing of the others.
+            A budget tells of each threshold once in each window.
             What a call cost is written once, before the end of its answer leaves (durability strict).
             A process that dies gives back what it held.
 """
@@ -20,10 +22,13 @@ from .errors import (
     ProviderRefused,
     ProviderTimeout,
     ProviderUnreachable,
+    RateLimited,
     StreamCut,
 )
-from .models import Answer, Budget, BudgetExists, BudgetNotFound, CallRow, Embeddings, SpendRow, Timeouts, Usage
+from .limits import Limits
+from .models import Answer, CallRow, Embeddings, SpendFilter, SpendRow, Timeouts, Usage
 from .service import Gateway
+from .terms import Budget, BudgetExists, BudgetNotFound, LimitExists, LimitNotFound, RateLimit
 
 __all__ = [
     "Answer",
@@ -37,12 +42,18 @@ __all__ = [
     "Embeddings",
     "Gateway",
     "GatewayError",
+    "LimitExists",
+    "LimitNotFound",
+    "Limits",
     "ModelNotFound",
     "PriceUnknown",
     "ProviderFailed",
     "ProviderRefused",
     "ProviderTimeout",
     "ProviderUnreachable",
+    "RateLimit",
+    "RateLimited",
+    "SpendFilter",
     "SpendRow",
     "StreamCut",
     "Timeouts",

@@ -5,6 +5,7 @@ GatewayError
 ├── BadModelOptions      422  the simulator's options in the model name are wrong
 ├── PriceUnknown         422  no price is known, and none was set for that case
 ├── BudgetExceeded       402  a hard budget has no room; the call consumed nothing
+├── RateLimited          429  a limit of requests, tokens or concurrency has no room; the call consumed nothing
 ├── ProviderRefused      as the provider said (4xx)
 └── ProviderFailed       502  the provider failed
     ├── ProviderUnreachable  502  no connection, or one that was reset before an answer
@@ -49,8 +50,17 @@ class PriceUnknown(GatewayError):
 class BudgetExceeded(GatewayError):
     code, status, title = "budget_exceeded", 402, "A budget has no room for this call"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers=_FINAL)
+    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail, headers={**(headers or {}), **_FINAL})
+
+
+class RateLimited(GatewayError):
+    """`headers` say when to come back (`retry-after`), whether to (`x-should-retry`), and what the limits have left."""
+
+    code, status, title = "rate_limited", 429, "A limit has no room for this call"
+
+    def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(detail, headers=headers)
 
 
 class ProviderRefused(GatewayError):

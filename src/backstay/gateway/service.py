@@ -5,11 +5,12 @@ import base64
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from ..audit import Audit
+from ..events import Events
 from ..kernel import json, telemetry
 from ..kernel.clock import Clock
 from ..kernel.crypto import Vault
@@ -23,7 +24,8 @@ from .admission import Admission
 from .budgets import Budgets
 from .calls import Calls, Order, Reply
 from .errors import ProviderFailed
-from .models import Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
+from .limits import Limits
+from .models import Answer, CallRow, Embeddings, SpendFilter, SpendRow, Tags, Timeouts
 from .pricing import Prices
 from .providers import Provider, Providers
 from .providers.sim import SimProvider
@@ -35,7 +37,7 @@ from .wire import openai as wire
 if TYPE_CHECKING:
     from .upstream import Upstream
 
-Group = Literal["feature", "user", "key", "model"]
+Group = Literal["feature", "user", "key", "model", "day"]
 CALL, READ = "gateway:call", "gateway:read"
 DEFAULT_FEATURE = "default"
 _log = telemetry.log("gateway")
@@ -54,6 +56,7 @@ class Gateway:
         clock: Clock,
         vault: Vault,
         audit: Audit,
+        events: Events,
         settings: Settings,
         *,
         timeouts: Timeouts | None = None,
@@ -65,10 +68,11 @@ class Gateway:
         self._providers = Providers(self._configured() if providers is None else providers)
         self.process = new_id()
         self._lease = timedelta(seconds=settings.lease_seconds)
-        self._admission = Admission(db, clock, audit, self.process, self._lease)
+        self._admission = Admission(db, clock, audit, events, self.process, self._lease)
         self._calls = Calls(self._admission, clock, self._timeouts, settings.durability == "strict")
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
         self.budgets = Budgets(db, clock, audit)
+        self.limits = Limits(db, clock, audit)
         self._stop = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -218,11 +222,15 @@ class Gateway:
         by.require(CALL)
         return self._providers.models()
 
-    async def spend(self, by: Principal, group: Group, since: datetime | None = None) -> list[SpendRow]:
-        """What each feature, user, key or model used and cost, dearest first, at most 1,000."""
+    async def spend(self, by: Principal, group: Group, only: SpendFilter | None = None) -> list[SpendRow]:
+        """What each feature, user, key or model used and cost, dearest first, or each day, newest first; at most 1,000.
+
+        Raises:
+            Invalid: the filter ends before it begins (422).
+        """
         by.require(READ)
         async with self._db.tenant_tx(by.tenant) as tx:
-            return await store.spend(tx, by.tenant, group, since)
+            return await store.spend(tx, by.tenant, group, (only or SpendFilter()).checked())
 
     async def calls(
         self, by: Principal, after: UUID | None = None, limit: int = 50, run: UUID | None = None

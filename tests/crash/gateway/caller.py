@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from backstay.audit import Audit
+from backstay.events import Events
 from backstay.gateway import BudgetExceeded, Gateway
 from backstay.kernel.clock import SystemClock
 from backstay.kernel.crypto import Vault
@@ -31,7 +32,7 @@ async def main() -> None:
     by = Principal(UUID(orders["tenant"]), UUID(orders["id"]), "caller", frozenset({"*"}), key=UUID(orders["key"]))
     clock, vault = SystemClock(), Vault.of(settings)
     async with Database(settings.database_url, settings) as db:
-        gateway = Gateway(db, clock, vault, Audit(db, clock, vault), settings)
+        gateway = Gateway(db, clock, vault, Audit(db, clock, vault), Events(db, clock), settings)
         await gateway.start()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from backstay.audit import Audit
+from backstay.events import Events
 from backstay.gateway import Gateway
 from backstay.gateway.sim.server import SimServer
 from backstay.kernel.clock import ManualClock, SystemClock
@@ -23,7 +24,7 @@ async def _all(db, query):
 async def survivor(db, vault, settings, clock) -> AsyncIterator[Gateway]:
     """A gateway that lives an hour later than the others: whoever does not beat now is dead to it."""
     later = ManualClock(SystemClock().now() + timedelta(hours=1))
-    gateway = Gateway(db, later, vault, Audit(db, later, vault), settings)
+    gateway = Gateway(db, later, vault, Audit(db, later, vault), Events(db, later), settings)
     yield gateway
     await gateway.stop()
 
