@@ -30,6 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _log = telemetry.log("gateway")
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,17 +215,17 @@ async def _written(
     write: Callable[[list[Item]], Awaitable[list[Result | Exception]]], items: list[Item], problem: str, message: str
 ) -> list[Result | Exception]:
     """What `write` returns; Unavailable for each item when the database does not take them."""
-    try:
+    for left in reversed(range(_TRIES)):
         try:
             return await write(items)
-        except store.Collision:
-            return await write(items)  # nothing was written; the other side has finished by now
-    except store.BadValue:
-        raise  # one of them holds what the database cannot store; the batcher finds out which
-    except (store.DatabaseError, BackstayError) as error:
-        _log.error(problem, calls=len(items), error=str(error))
-        refused = Unavailable(message)
-        return [refused for _ in items]
+        except store.BadValue:
+            raise  # one of them holds what the database cannot store; the batcher finds out which
+        except (store.DatabaseError, BackstayError) as error:
+            if left and isinstance(error, store.Collision):
+                continue  # nothing was written; the other side has finished by now
+            _log.error(problem, calls=len(items), error=str(error))
+            break
+    return [Unavailable(message) for _ in items]
 
 
 def _by_subject(windows: Sequence[Window]) -> dict[tuple[UUID, str, str], list[Window]]:

@@ -81,8 +81,8 @@ class Bounds(Generic[View]):
         async with self._db.join(tx, by.tenant) as tx:
             if not await store.add_budget(tx, by.tenant, id, new, now):
                 of = f"of {new.scope} {new.subject}" if new.subject else "of the tenant"
-                raise self.exists(f"there is a {self.word} {of} by {new.window} already; change or delete it")
-            told = {"scope": new.scope, "subject": new.subject, "limit": str(new.limit), "window": new.window}
+                raise self.exists(f"there is a {self.word} {of} by {new.period} already; change or delete it")
+            told = {"scope": new.scope, "subject": new.subject, "limit": str(new.limit), "window": new.period}
             await self._audit.record(tx, by, f"{self.word}.created", f"{self.word}:{id}", metadata={**told, **metadata})
             return await self._found(tx, by, id)
 
@@ -107,5 +107,9 @@ def _invalid(word: str, error: ValidationError, field: str) -> Invalid:
         FieldError(".".join(map(str, item["loc"])) or field, item["msg"].removeprefix("Value error, "))
         for item in error.errors()
     ]
-    said = "; ".join(item.message if item.field == word else f"{item.field}: {item.message}" for item in found)
-    return Invalid(f"the {word} is wrong: {said}", errors=found)
+    return Invalid(f"the {word} is wrong: {'; '.join(map(_sentence, error.errors()))}", errors=found)
+
+
+def _sentence(item: Any) -> str:
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{item['loc'][0]}: {message}" if item["loc"] else message

@@ -1,7 +1,6 @@
 """Limits: how many requests, how many tokens, how many calls at a time, by whom and on what."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -42,8 +41,8 @@ class Limits(Bounds[RateLimit]):
             LimitExists: there is one of this scope, subject, unit and window (409).
         """
         by.require(WRITE)
-        given: Mapping[str, Any] = {"scope": scope, "subject": subject, "unit": unit, "limit": limit}
-        new = self._checked(NewLimit, given if window is None else {**given, "window": window})
+        given = {"scope": scope, "subject": subject, "unit": unit, "limit": limit, "window": window}
+        new = self._checked(NewLimit, given)
         return await self._add(by, new, tx, unit=new.unit)
 
 

@@ -10,8 +10,9 @@ delete from backstay.gateway_process p where p.id = %(id)s
 
 -- name: windows
 -- The running windows of every budget and limit that bounds these subjects, locked in sorted order. Missing ones are
--- made; one that another process makes at this moment comes without figures (`spent` is null): ask again. With a new
--- window go those that ended long ago, which no process takes for the running one, whatever its clock says.
+-- made; one that another process makes at this moment comes without figures (`spent` is null): ask again, in another
+-- transaction. With a new window go those that ended long ago, which no process takes for the running one, whatever its
+-- clock says.
 with wanted as (
     select distinct b.tenant_id, b.id, b.scope, b.subject, b.unit, b.amount, b.period, b.hard,
            case b.period when 'total' then 'epoch'::timestamptz

@@ -34,6 +34,10 @@ BadValue = psycopg.DataError  # a value that the database cannot store, such as 
 Collision = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 
+class WindowRaced(psycopg.errors.SerializationFailure):
+    """A window that was missing is there now. A new transaction locks it: this one holds locks that come after it."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenCall:
     """A call that a dead process left open, and the windows it holds from."""
@@ -80,12 +84,16 @@ async def leave(tx: Tx, process: UUID) -> None:
 
 
 async def windows(tx: Tx, subjects: Iterable[tuple[UUID, str, str]], now: datetime) -> list[Window]:
-    """Locked, with their newest figures."""
+    """Locked, with their newest figures.
+
+    Raises:
+        WindowRaced: another process has made one of them just now.
+    """
     wanted = [{"tenant_id": tenant, "scope": scope, "subject": subject} for tenant, scope, subject in subjects]
-    while True:
-        rows = await _queries.windows.rows(tx, subjects=_json(wanted), now=now)
-        if all(row[-1] is not None for row in rows):
-            return [Window(*row) for row in rows]
+    rows = await _queries.windows.rows(tx, subjects=_json(wanted), now=now)
+    if any(row[-1] is None for row in rows):
+        raise WindowRaced("another process began the window")
+    return [Window(*row) for row in rows]
 
 
 async def admit(
@@ -262,7 +270,7 @@ async def add_budget(tx: Tx, tenant: UUID, id: UUID, new: NewBudget | NewLimit, 
         subject=new.subject or "",
         unit=new.unit.value,
         amount=new.limit,
-        period=new.window.value,
+        period=new.period.value,
         hard=new.hard,
         now=now,
     )

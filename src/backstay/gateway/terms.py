@@ -148,6 +148,10 @@ class NewBudget(_Bounded):
     def unit(self) -> Unit:
         return Unit.USD
 
+    @property
+    def period(self) -> Period:
+        return self.window
+
 
 class NewLimit(_Bounded):
     """A limit to create."""
@@ -156,16 +160,19 @@ class NewLimit(_Bounded):
         description="What is counted; concurrency is calls that are open at the same time."
     )
     limit: Count
-    window: Period = Field(
-        default_factory=lambda given: Period.TOTAL if given.get("unit") is Unit.CONCURRENCY else Period.MINUTE,
-        description="How often it starts anew: a minute, unless said; of concurrency always `total`.",
+    window: Period | None = Field(
+        None, description="How often it starts anew: each minute, unless said. Concurrency has none."
     )
 
     @model_validator(mode="after")
     def _unit_fits_window(self) -> Self:
-        if self.unit is Unit.CONCURRENCY and self.window is not Period.TOTAL:
+        if self.unit is Unit.CONCURRENCY and self.window not in (None, Period.TOTAL):
             raise ValueError("concurrency counts calls that are open now: leave the window out")
         return self
+
+    @property
+    def period(self) -> Period:
+        return self.window or (Period.TOTAL if self.unit is Unit.CONCURRENCY else Period.MINUTE)
 
     @property
     def hard(self) -> bool:
