@@ -55,6 +55,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
 
     from backstay.audit import Audit
     from backstay.auth import Auth
+    from backstay.events import Events
     from backstay.gateway import Gateway
     from backstay.gateway.front import GatewayFront
     from backstay.kernel.clock import SystemClock
@@ -70,7 +71,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
             auth = Auth(db, clock, vault, audit)
             tenant = await auth.ensure_default_tenant()
             issued = await auth.create_owner(tenant.id, f"bench {time.time_ns()}")
-            gateway = Gateway(db, clock, vault, audit, loaded)
+            gateway = Gateway(db, clock, vault, audit, Events(db, clock), loaded)
             owner = await auth.authenticate(issued.secret)
             if not await gateway.budgets.list(owner):
                 await gateway.budgets.create(owner, "tenant", None, Decimal(1_000_000), "month")

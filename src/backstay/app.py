@@ -66,7 +66,7 @@ class App:
         self.events = Events(self.db, self.clock)
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
-        self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.settings)
+        self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.events, self.settings)
         self.catalog = self.gateway.catalog
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
@@ -153,7 +153,9 @@ class App:
         self._default_tenant = (await self.auth.ensure_default_tenant()).id
         await self.gateway.start()
         for name, allowance in self._budgets.items():
-            await self.gateway.budgets.ensure(Principal.system(self.default_tenant, "program"), "model", name, allowance)
+            await self.gateway.budgets.ensure(
+                Principal.system(self.default_tenant, "program"), "model", name, allowance
+            )
         self._ending.clear()
         self._loops = [
             asyncio.create_task(self.streams.keep(self._ending), name="streams"),

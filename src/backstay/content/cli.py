@@ -156,7 +156,7 @@ async def _content() -> AsyncIterator[tuple[Content, Principal]]:
         await db.open()
         stack.push_async_callback(db.close)
         audit, events = Audit(db, clock, vault), Events(db, clock)
-        gateway = Gateway(db, clock, vault, audit, settings)
+        gateway = Gateway(db, clock, vault, audit, Events(db, clock), settings)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()

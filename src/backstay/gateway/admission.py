@@ -1,41 +1,89 @@
-"""Admits calls and settles them, in group commits: audit, holds, spend and ledger are written together.
+"""Admits calls, extends them and settles them, in group commits: audit, holds, spend and ledger are written together.
 
-Every transaction here locks budget windows first, in sorted order, so that no two of them can wait for each other.
+Every transaction here locks windows of budgets and limits first, in sorted order, so that no two of them can wait for
+each other.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TypeVar
 from uuid import UUID
 
 from ..audit import Audit, NewEntry
+from ..events import Events
 from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Unavailable
-from . import store
+from . import entries, notices, store
 from .batch import Batcher
-from .errors import BudgetExceeded
-from .models import Admitted, Period, Reservation, Settlement, Window
+from .errors import GatewayError
+from .expectation import Expectation
+from .models import Admitted, OutputKind, Reservation, Settlement
+from .terms import Unit
+from .windows import Needs, Taken, Window, WindowKey, limit_headers, no_more, refusal, refusing
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _log = telemetry.log("gateway")
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Extension:
+    """What a running call wants to hold beyond what it holds already."""
+
+    call: Admitted
+    usd: Decimal
+    tokens: int
+
+    @property
+    def needs(self) -> Needs:
+        return {Unit.USD: self.usd, Unit.TOKENS: self.tokens}
 
 
 class Admission:
     """The gateway's transactions of one process. `submit`-style calls of many tasks share them."""
 
-    def __init__(self, db: Database, clock: Clock, audit: Audit, process: UUID, lease: timedelta) -> None:
-        self._db, self._clock, self._audit = db, clock, audit
+    def __init__(
+        self, db: Database, clock: Clock, audit: Audit, events: Events, process: UUID, lease: timedelta
+    ) -> None:
+        self._db, self._clock, self._audit, self._events = db, clock, audit, events
         self._process, self._lease = process, lease
         self._last_beat: datetime | None = None
+        self._expectation = Expectation(db, clock)
         self._admissions: Batcher[Reservation, Admitted] = Batcher("admit", self._admit_all)
+        self._extensions: Batcher[_Extension, None] = Batcher("extend", self._extend_all)
         self._settlements: Batcher[Settlement, None] = Batcher("settle", self._settle_patiently)
         self._stopping = asyncio.Event()
 
     def admit(self, call: Reservation) -> "asyncio.Future[Admitted]":
-        """Records the intent and takes the holds; fails with BudgetExceeded, or Unavailable if it cannot be written."""
+        """Records the intent and takes the holds. A call that is refused has consumed nothing, of no budget or limit.
+
+        Fails with BudgetExceeded or RateLimited, or with Unavailable if it cannot be written.
+        """
         return self._admissions.submit(call)
+
+    async def expected_output(self, kind: OutputKind) -> int | None:
+        """Within how many output tokens an answer is likely to stay; None when there were none yet.
+
+        A call in the mode `expected` reserves for that many, and is extended before it writes more.
+        """
+        return await self._expectation.output(kind)
+
+    async def extend(self, call: Admitted, usd: Decimal, tokens: int = 0) -> None:
+        """Takes more from every window that `call` holds from: all of it, or nothing when one has no room.
+
+        Raises:
+            BudgetExceeded, RateLimited: which budget or limit has no room; the call keeps what it holds.
+            Unavailable: it cannot be written, or the call was given up meanwhile and holds nothing any more.
+        """
+        if call.windows and (usd or tokens):
+            await self._extensions.submit(_Extension(call, usd, tokens))
 
     def settle(self, end: Settlement) -> "asyncio.Future[None]":
         """Writes how a call ended. While the database is away it goes on trying until the gateway stops."""
@@ -51,21 +99,14 @@ class Admission:
     async def stop(self) -> None:
         """Writes what waits. What the database does not take is lost to this process and left to the sweeper."""
         await self._admissions.stop()
+        await self._expectation.stop()
+        await self._extensions.stop()
         self._stopping.set()
         await self._settlements.stop()
 
     async def _admit_all(self, calls: list[Reservation]) -> list[Admitted | Exception]:
-        try:
-            try:
-                return await self._admit_in_one(calls)
-            except store.Collision:
-                return await self._admit_in_one(calls)  # nothing was written; the other side has finished by now
-        except store.BadValue:
-            raise  # one of them holds what the database cannot store; the batcher finds out which
-        except (store.DatabaseError, BackstayError) as error:
-            _log.error("calls refused: their audit entries cannot be written", calls=len(calls), error=str(error))
-            refused = Unavailable("the call could not be recorded, so it was not made; try again")
-            return [refused for _ in calls]
+        message = "the call could not be recorded, so it was not made; try again"
+        return await _written(self._admit_in_one, calls, "calls refused: they cannot be recorded", message)
 
     async def _admit_in_one(self, calls: list[Reservation]) -> list[Admitted | Exception]:
         now = self._clock.now()
@@ -74,31 +115,43 @@ class Admission:
         async with self._db.system_tx() as tx:
             wanted = {subject for call in calls for subject in call.scopes()}
             bounds = _by_subject(await store.windows(tx, wanted, now))
-            admitted: list[Reservation] = []
-            holds: list[tuple[Reservation, Window]] = []
-            entries: list[NewEntry] = []
+            batch = _Batch([], [], [], [])
             for call in calls:
                 windows = [window for subject in call.scopes() for window in bounds.get(subject, ())]
-                full = next((window for window in windows if not window.room_for(call.reserve)), None)
-                if full is not None:
-                    results.append(_refusal(full, call))
-                    entries.append(_refused_entry(call, full))
-                    continue
-                for window in windows:
-                    window.held += call.reserve
-                    holds.append((call, window))
-                admitted.append(call)
-                entries.append(_started_entry(call))
-                results.append(Admitted(call, tuple((window.budget_id, window.starts_at) for window in windows)))
+                results.append(batch.decide(call, windows, now))
             async with store.together(tx):
-                await self._audit.record_many(tx, entries)
-                if admitted:
-                    await store.admit(tx, self._process, admitted, holds)
+                await self._audit.record_many(tx, batch.entries)
+                if batch.admitted:
+                    await store.admit(tx, self._process, batch.admitted, batch.holds, batch.requests)
                 if beating:
                     await store.beat(tx, self._process, now)
         if beating:
             self._last_beat = now
         return results
+
+    async def _extend_all(self, wanted: list[_Extension]) -> list[Exception | None]:
+        message = "the running call could not be given more room; what it holds, it keeps"
+        return await _written(self._extend_in_one, wanted, "calls not extended", message)
+
+    async def _extend_in_one(self, wanted: list[_Extension]) -> list[Exception | None]:
+        results: list[GatewayError | None] = []
+        async with self._db.system_tx() as tx:
+            found = await store.held_windows(tx, _keys(extension.call for extension in wanted))
+            windows = {window.key: window for window in found}
+            granted: list[_Extension] = []
+            holds: list[Taken] = []
+            for extension in wanted:
+                taken = _more(extension, windows)
+                results.append(taken if isinstance(taken, GatewayError) else None)
+                if not isinstance(taken, GatewayError):
+                    granted.append(extension)
+                    holds += taken
+            calls = [(extension.call.reservation, extension.usd) for extension in granted]
+            running = await store.extend(tx, calls, holds) if calls else set()
+        return [
+            result if result is not None or extension.call.reservation.id in running else _given_up()
+            for extension, result in zip(wanted, results, strict=True)
+        ]
 
     async def _settle_patiently(self, ends: list[Settlement]) -> list[Exception | None]:
         wait = _RETRY_FIRST
@@ -120,17 +173,59 @@ class Admission:
                 wait = min(wait * 2, _RETRY_MOST)
 
     async def _settle(self, tx: Tx, ends: Sequence[Settlement]) -> None:
-        calls = [end.admitted.reservation for end in ends]
-        windows = [
-            (call.tags.tenant, budget, start)
-            for call, end in zip(calls, ends, strict=True)
-            for budget, start in end.admitted.windows
-        ]
+        windows = _keys(end.admitted for end in ends)
         async with store.together(tx):
             if windows:
                 await store.lock_windows(tx, windows)
-            await store.settle(tx, ends)
-            await self._audit.record_many(tx, [_finished_entry(end) for end in ends])
+            reached = await store.settle(tx, ends, notices.THRESHOLDS)
+            await self._audit.record_many(tx, [entries.finished(end) for end in ends])
+        if budgets := await reached():
+            await notices.give(self._events, tx, budgets)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one admission transaction will write."""
+
+    admitted: list[Reservation]
+    holds: list[Taken]
+    requests: list[Window]
+    entries: list[NewEntry]
+
+    def decide(self, call: Reservation, windows: Sequence[Window], now: datetime) -> Admitted | GatewayError:
+        """Takes what `call` needs from all of `windows`, or nothing when one of them refuses."""
+        needs: Needs = {Unit.USD: call.reserve, Unit.TOKENS: call.tokens, Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
+        full = refusing(windows, needs, now)
+        if full is not None:
+            self.entries.append(entries.refused(call, full))
+            return refusal(full, needs, now, limit_headers(windows, now))
+        for window in windows:
+            window.take(needs)
+        held = [window for window in windows if window.holds]
+        self.admitted.append(call)
+        self.entries.append(entries.started(call))
+        self.holds += [Taken(call, window, needs[window.unit]) for window in held]
+        self.requests += [window for window in windows if not window.holds]
+        return Admitted(
+            call, tuple((window.budget_id, window.starts_at) for window in held), limit_headers(windows, now)
+        )
+
+
+async def _written(
+    write: Callable[[list[Item]], Awaitable[list[Result | Exception]]], items: list[Item], problem: str, message: str
+) -> list[Result | Exception]:
+    """What `write` returns; Unavailable for each item when the database does not take them."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return await write(items)
+        except store.BadValue:
+            raise  # one of them holds what the database cannot store; the batcher finds out which
+        except (store.DatabaseError, BackstayError) as error:
+            if left and isinstance(error, store.Collision):
+                continue  # nothing was written; the other side has finished by now
+            _log.error(problem, calls=len(items), error=str(error))
+            break
+    return [Unavailable(message) for _ in items]
 
 
 def _by_subject(windows: Sequence[Window]) -> dict[tuple[UUID, str, str], list[Window]]:
@@ -140,73 +235,25 @@ def _by_subject(windows: Sequence[Window]) -> dict[tuple[UUID, str, str], list[W
     return found
 
 
-def _refusal(window: Window, call: Reservation) -> BudgetExceeded:
-    resets = Period(window.period).resets_at(window.starts_at)
-    of = f" of {window.scope} {window.subject}" if window.subject else " of the tenant"
-    held = f" and {window.held:f} held by running calls" if window.held else ""
-    return BudgetExceeded(
-        f"the budget{of}, {window.amount:f} USD a {window.period}, has no room for this call: {window.spent:f} USD are "
-        f"spent{held}, the call may cost {call.reserve:f}. "
-        + (f"It resets at {resets.isoformat()}." if resets else "It never resets.")
-    )
+def _keys(calls: Iterable[Admitted]) -> set[WindowKey]:
+    return {(call.reservation.tags.tenant, budget, start) for call in calls for budget, start in call.windows}
 
 
-def _entry(call: Reservation, action: str, at: datetime, **more: object) -> NewEntry:
-    return NewEntry(
-        tenant=call.tags.tenant,
-        actor_id=call.tags.principal,
-        actor=call.tags.actor,
-        action=action,
-        resource=f"model:{call.provider}:{call.model}",
-        at=at,
-        run=call.tags.run,
-        call=call.id,
-        subject=call.tags.user,
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def _started_entry(call: Reservation) -> NewEntry:
-    return _entry(
-        call,
-        "model.call.started",
-        call.at,
-        payload={"request": call.payload},
-        metadata={
-            "kind": call.kind,
-            "feature": call.tags.feature,
-            "key": call.tags.key,
-            "streamed": call.streamed,
-            "reserved": str(call.reserve),
-        },
-    )
-
-
-def _refused_entry(call: Reservation, window: Window) -> NewEntry:
-    metadata = {"feature": call.tags.feature, "budget": window.budget_id, "reserve": str(call.reserve)}
-    return _entry(call, "model.call.refused", call.at, outcome="refused", metadata=metadata)
-
-
-def _finished_entry(end: Settlement) -> NewEntry:
-    attempts = [
-        {
-            "provider": attempt.provider,
-            "model": attempt.model,
-            "outcome": attempt.outcome,
-            "input_tokens": attempt.usage.input_tokens,
-            "output_tokens": attempt.usage.output_tokens,
-            "cached_tokens": attempt.usage.cached_tokens,
-            "estimated": attempt.usage.estimated,
-            "cost": str(attempt.cost),
-            "seconds": round(attempt.seconds, 6),
-        }
-        for attempt in end.attempts
+def _more(extension: _Extension, windows: dict[WindowKey, Window]) -> list[Taken] | GatewayError:
+    """Takes what the call wants from the windows it holds from, or says which of them has no room."""
+    needs, call = extension.needs, extension.call.reservation
+    ours = [
+        window
+        for budget, start in extension.call.windows
+        if (window := windows.get((call.tags.tenant, budget, start))) is not None and needs.get(Unit(window.unit))
     ]
-    return _entry(
-        end.admitted.reservation,
-        "model.call.finished",
-        end.at,
-        outcome=end.outcome,
-        payload=end.payload or None,
-        metadata={"feature": end.admitted.reservation.tags.feature, "cost": str(end.cost), "attempts": attempts},
-    )
+    full = next((window for window in ours if not window.room_for(needs)), None)
+    if full is not None:
+        return no_more(full, needs)
+    for window in ours:
+        window.take(needs)
+    return [Taken(call, window, needs[window.unit]) for window in ours]
+
+
+def _given_up() -> Unavailable:
+    return Unavailable("the call was given up while its process was silent, and holds nothing any more")

@@ -26,5 +26,7 @@ class Allowance:
         """
         found = _WRITTEN.fullmatch(text)
         if found is None:
-            raise ConfigurationError(f"{text!r} is no budget: write it as `20 USD/day` (minute, hour, day, month, total)")
+            raise ConfigurationError(
+                f"{text!r} is no budget: write it as `20 USD/day` (minute, hour, day, month, total)"
+            )
         return cls(Decimal(found[1]), Period((found[2] or "total").lower()))

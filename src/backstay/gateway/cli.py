@@ -1,53 +1,159 @@
-"""`backstay gateway spend`, and the simulator as a server: `backstay sim`."""
+"""`backstay gateway`: spend, budgets, limits; and the simulator as a server: `backstay sim`."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar, get_args
+from uuid import UUID
 
 import orjson
 import typer
 import uvloop
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..audit import Audit
 from ..auth import Auth
+from ..events import Events
 from ..kernel.clock import SystemClock
 from ..kernel.crypto import Vault
 from ..kernel.db import Database
 from ..kernel.embedded import EmbeddedPostgres
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
+from . import sheet
 from .catalog import cli as catalog
-from .models import SpendRow
+from .models import SpendFilter
 from .service import Gateway, Group
+from .terms import Budget, Period, RateLimit, Scope, Unit
 
-commands = typer.Typer(help="Model calls and what they cost.", no_args_is_help=True)
+T = TypeVar("T")
+commands = typer.Typer(help="Model calls: what they cost, and what bounds them.", no_args_is_help=True)
+budgets = typer.Typer(help="Budgets in USD, of the default tenant.", no_args_is_help=True)
+limits = typer.Typer(help="Limits of requests, tokens and concurrency, of the default tenant.", no_args_is_help=True)
+commands.add_typer(budgets, name="budgets")
+commands.add_typer(limits, name="limits")
 commands.add_typer(catalog.routes, name="routes")
 commands.add_typer(catalog.providers, name="providers")
 commands.add_typer(catalog.prices, name="prices")
 commands.command()(catalog.explain)
 out = Console(highlight=False, soft_wrap=True)
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Id = Annotated[UUID, typer.Argument(help="Its id, as `list` shows it.")]
+For = Annotated[Scope, typer.Argument(help="What is bounded.")]
+Subject = Annotated[str | None, typer.Option(help="Key id, user, feature or provider:model; none for the tenant.")]
+_SHOWN = 1000
+
 
 @commands.command()
 def spend(
-    by: Annotated[str, typer.Option(help="Add up by feature, user, key or model.")] = "feature",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    by: Annotated[str, typer.Option(help="Add up by feature, user, key, model or day.")] = "feature",
+    since: Annotated[datetime | None, typer.Option(help="Leave out what was spent before (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Leave out what was spent from then on (UTC).")] = None,
+    feature: Annotated[str | None, typer.Option(help="Only this feature.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only this user.")] = None,
+    key: Annotated[UUID | None, typer.Option(help="Only this key.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this provider:model.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json: Json = False,
 ) -> None:
     """Print what was used and what it cost."""
-    groups: dict[str, Group] = {"feature": "feature", "user": "user", "key": "key", "model": "model"}
-    if by not in groups:
-        raise typer.BadParameter(f"{by!r} is not one of {', '.join(groups)}", param_hint="--by")
-    rows = asyncio.run(_spend(groups[by]))
+    group: Group | None = next((group for group in get_args(Group) if group == by), None)
+    if group is None:
+        raise typer.BadParameter(f"{by!r} is not one of {', '.join(get_args(Group))}", param_hint="--by")
+    only = SpendFilter(since, until, feature, user, key, model)
+    rows = _with_gateway(lambda gateway, caller: gateway.spend(caller, group, only))
+    if csv:
+        typer.echo(sheet.spend(group, rows), nl=False)
+        return
     if json:
-        typer.echo(orjson.dumps(rows, default=str, option=orjson.OPT_INDENT_2))
+        _print_json(rows)
         return
     table = Table(by, "calls", "input tokens", "output tokens", "USD")
     for row in rows:
         table.add_row(row.name or "-", *map(str, (row.calls, row.input_tokens, row.output_tokens)), f"{row.cost:f}")
     out.print(table if rows else "nothing spent yet")
+
+
+@budgets.command("list")
+def list_budgets(json: Json = False) -> None:
+    """List the budgets with what their running windows have spent and hold."""
+    found = _with_gateway(lambda gateway, by: gateway.budgets.list(by, limit=_SHOWN))
+    if json:
+        _print_json(found)
+        return
+    table = _table("scope", "subject", "USD", "window", "hard", "spent", "held")
+    for budget in found:
+        figures = (f"{budget.spent:f}", f"{budget.held:f}")
+        bounds = (budget.scope, budget.subject or "", f"{budget.limit:f}", budget.window)
+        table.add_row(str(budget.id), *bounds, "yes" if budget.hard else "no", *figures)
+    out.print(table if found else "no budgets")
+
+
+@budgets.command("add")
+def add_budget(
+    scope: For,
+    limit: Annotated[str, typer.Argument(help="USD in each window, such as 2.50.")],
+    subject: Subject = None,
+    window: Annotated[Period, typer.Option(help="How often it starts anew.")] = Period.MONTH,
+    soft: Annotated[bool, typer.Option("--soft", help="Count and give notice, but refuse no call.")] = False,
+    json: Json = False,
+) -> None:
+    """Bound what may be spent in each window."""
+    try:
+        usd = Decimal(limit)
+    except InvalidOperation:
+        raise typer.BadParameter(f"{limit!r} is no amount of USD; write it like 2.50", param_hint="LIMIT") from None
+    made = _with_gateway(lambda gateway, by: gateway.budgets.create(by, scope, subject, usd, window, hard=not soft))
+    _print_made("budget", made, json)
+
+
+@budgets.command("rm")
+def remove_budget(id: Id) -> None:
+    """Lift a budget."""
+    _with_gateway(lambda gateway, by: gateway.budgets.delete(by, id))
+    out.print(f"budget {id} is lifted")
+
+
+@limits.command("list")
+def list_limits(json: Json = False) -> None:
+    """List the limits with what their running windows have used and hold."""
+    found = _with_gateway(lambda gateway, by: gateway.limits.list(by, limit=_SHOWN))
+    if json:
+        _print_json(found)
+        return
+    table = _table("scope", "subject", "limit", "unit", "window", "used", "held")
+    for limit in found:
+        window = "" if limit.unit is Unit.CONCURRENCY else limit.window
+        bounds = (limit.scope, limit.subject or "", str(limit.limit), limit.unit, window)
+        table.add_row(str(limit.id), *bounds, str(limit.used), str(limit.held))
+    out.print(table if found else "no limits")
+
+
+@limits.command("add")
+def add_limit(
+    scope: For,
+    unit: Annotated[Unit, typer.Argument(help="What is counted.", metavar="[requests|tokens|concurrency]")],
+    limit: Annotated[int, typer.Argument(min=0, help="How many in each window, or at the same time.")],
+    subject: Subject = None,
+    window: Annotated[
+        Period | None, typer.Option(help="How often it starts anew; none for concurrency.", show_default="minute")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bound requests or tokens in each window, or calls that are open at the same time."""
+    made = _with_gateway(lambda gateway, by: gateway.limits.create(by, scope, subject, unit, limit, window))
+    _print_made("limit", made, json)
+
+
+@limits.command("rm")
+def remove_limit(id: Id) -> None:
+    """Lift a limit."""
+    _with_gateway(lambda gateway, by: gateway.limits.delete(by, id))
+    out.print(f"limit {id} is lifted")
 
 
 def sim(
@@ -67,14 +173,33 @@ async def _serve(host: str, port: int) -> None:
         await asyncio.Event().wait()
 
 
-async def _spend(group: Group) -> list[SpendRow]:
-    async with _gateway() as (gateway, by):
-        return await gateway.spend(by, group)
+def _table(*columns: str) -> Table:
+    """Ids are shown whole, for `rm`, however narrow the terminal."""
+    return Table(Column("id", min_width=36), *columns, box=None, pad_edge=False)
+
+
+def _print_made(word: str, made: Budget | RateLimit, json: bool) -> None:
+    if json:
+        _print_json(made)
+    else:
+        out.print(f"{word} {made.id} binds the next call")
+
+
+def _print_json(found: Any | Sequence[Any]) -> None:
+    typer.echo(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2))
+
+
+def _with_gateway(work: Callable[[Gateway, Principal], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with _gateway() as (gateway, by):
+            return await work(gateway, by)
+
+    return asyncio.run(run())
 
 
 @asynccontextmanager
 async def _gateway() -> AsyncIterator[tuple[Gateway, Principal]]:
-    """A gateway that only reads, acting for the default tenant."""
+    """A gateway that makes no calls, acting for the default tenant."""
     settings, clock = Settings.load(), SystemClock()
     vault = Vault.of(settings)
     async with AsyncExitStack() as stack:
@@ -88,4 +213,4 @@ async def _gateway() -> AsyncIterator[tuple[Gateway, Principal]]:
         stack.push_async_callback(db.close)
         audit = Audit(db, clock, vault)
         tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()
-        yield Gateway(db, clock, vault, audit, settings), Principal.system(tenant.id, "command line")
+        yield Gateway(db, clock, vault, audit, Events(db, clock), settings), Principal.system(tenant.id, "command line")

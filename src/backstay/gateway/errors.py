@@ -6,6 +6,7 @@ GatewayError
 ├── PriceUnknown         422  no price is known, and none was set for that case
 ├── GuardBlocked         403  a guard lets the request, or the answer, go no further
 ├── BudgetExceeded       402  a hard budget has no room; the call consumed nothing
+├── RateLimited          429  a limit of requests, tokens or concurrency has no room; the call consumed nothing
 ├── ProviderRefused      as the provider said (4xx)
 │   ├── ContextTooLong   400  the request is longer than the model takes
 │   └── ContentFiltered  400  the provider will not answer this
@@ -54,8 +55,17 @@ class PriceUnknown(GatewayError):
 class BudgetExceeded(GatewayError):
     code, status, title = "budget_exceeded", 402, "A budget has no room for this call"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers=_FINAL)
+    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail, headers={**(headers or {}), **_FINAL})
+
+
+class RateLimited(GatewayError):
+    """`headers` say when to come back (`retry-after`), whether to (`x-should-retry`), and what the limits have left."""
+
+    code, status, title = "rate_limited", 429, "A limit has no room for this call"
+
+    def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
+        super().__init__(detail, headers=headers)
 
 
 class GuardBlocked(GatewayError):

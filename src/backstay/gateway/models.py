@@ -1,112 +1,23 @@
-"""What the gateway speaks about: calls, usage, budgets, spend."""
+"""What the gateway speaks about: calls, usage, spend."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from ..kernel.errors import Conflict, NotFound
+from ..kernel.errors import FieldError, Invalid
 
 ZERO = Decimal(0)
-# A total budget has one window; every timestamp type can hold its start.
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Scope(StrEnum):
-    """What a budget bounds. The subject is nothing, a key's id, a user tag, a feature tag, or `provider:model`."""
+class Mode(StrEnum):
+    """What a call reserves: the most it may use (`strict`), or what such calls have used lately (`expected`)."""
 
-    TENANT = "tenant"
-    KEY = "key"
-    USER = "user"
-    FEATURE = "feature"
-    MODEL = "model"
-
-
-class Period(StrEnum):
-    """How often a budget starts anew; windows begin at full minutes, hours, days, months of UTC."""
-
-    MINUTE = "minute"
-    HOUR = "hour"
-    DAY = "day"
-    MONTH = "month"
-    TOTAL = "total"
-
-    def resets_at(self, start: datetime) -> datetime | None:
-        """When the window that began at `start` ends; None for `total`, which never does."""
-        if self is Period.TOTAL:
-            return None
-        if self is Period.MONTH:
-            return (start.replace(day=1) + timedelta(days=32)).replace(day=1)
-        return start + timedelta(**{f"{self.value}s": 1})
-
-
-class BudgetNotFound(NotFound):
-    code, title = "budget_not_found", "Budget not found"
-
-
-class BudgetExists(Conflict):
-    code, title = "budget_exists", "There is such a budget already"
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """At most `limit` USD for `subject` in each window."""
-
-    id: UUID
-    scope: Scope
-    subject: str | None
-    limit: Decimal
-    window: Period
-    hard: bool
-    created_at: datetime
-    spent: Decimal = ZERO
-    held: Decimal = ZERO
-
-
-class NewBudget(BaseModel):
-    """A budget to create."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    scope: Scope = Field(description="What the budget bounds.")
-    subject: str | None = Field(
-        None, max_length=256, description="Key id, user, feature or provider:model; none for the tenant."
-    )
-    limit: Decimal = Field(ge=0, le=Decimal(10) ** 9, max_digits=20, decimal_places=8, description="USD.")
-    window: Period = Field(Period.MONTH, description="How often it starts anew.")
-    hard: bool = Field(True, description="Refuse calls that do not fit; a soft budget only counts.")
-
-    @model_validator(mode="after")
-    def _subject_fits_scope(self) -> "NewBudget":
-        if (self.subject is None) != (self.scope is Scope.TENANT):
-            raise ValueError("a tenant budget has no subject, every other budget needs one")
-        if self.subject is not None and (not self.subject or "\x00" in self.subject):
-            raise ValueError("the subject must be a text without NUL characters")
-        return self
-
-
-@dataclass(slots=True)
-class Window:
-    """One budget's running window, locked while a batch is admitted; `held` is moved by the decisions."""
-
-    tenant_id: UUID
-    budget_id: UUID
-    scope: str
-    subject: str
-    amount: Decimal
-    period: str
-    hard: bool
-    starts_at: datetime
-    spent: Decimal
-    held: Decimal
-
-    def room_for(self, reserve: Decimal) -> bool:
-        return not self.hard or self.spent + self.held + reserve <= self.amount
+    STRICT = "strict"
+    EXPECTED = "expected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +42,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Who a call is for; budgets and spend are counted along these."""
+    """Who a call is for; budgets, limits and spend are counted along these."""
 
     tenant: UUID
     principal: UUID
@@ -145,7 +56,11 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A call waiting to be admitted."""
+    """A call waiting to be admitted: it takes `reserve` USD and `tokens` (input and output) from what bounds it.
+
+    These are the most it may use, or in the mode `expected` what `Admission.expected_output` lets expect; such a call
+    is extended before it uses more.
+    """
 
     id: UUID
     tags: Tags
@@ -156,9 +71,11 @@ class Reservation:
     reserve: Decimal
     payload: Mapping[str, Any]
     at: datetime
+    tokens: int = 0
+    mode: Mode = Mode.STRICT
 
     def scopes(self) -> list[tuple[UUID, str, str]]:
-        """Every (tenant, scope, subject) whose budgets bound this call."""
+        """Every (tenant, scope, subject) whose budgets and limits bound this call."""
         tags = self.tags
         found = [
             (tags.tenant, "tenant", ""),
@@ -172,12 +89,26 @@ class Reservation:
         return found
 
 
+class OutputKind(NamedTuple):
+    """Calls whose answers are about as long as each other's."""
+
+    tenant: UUID
+    feature: str
+    provider: str
+    model: str
+
+
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call with its intent recorded and its holds taken: the provider may be asked."""
+    """A call with its intent recorded and its holds taken: the provider may be asked.
+
+    `windows` are those it holds from, as (budget or limit, start). `headers` tell what the tightest limits in its scope
+    have left, for its answer; none when no limit of requests or tokens bounds it.
+    """
 
     reservation: Reservation
     windows: tuple[tuple[UUID, datetime], ...]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +140,36 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class SpendRow:
-    """What one feature, user, key or model used and cost. `name` is None where a call carried no such tag."""
+    """What one feature, user, key, model or day used and cost. `name` is None where a call carried no such tag."""
 
     name: str | None
     calls: int
     input_tokens: int
     output_tokens: int
     cost: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class SpendFilter:
+    """Which part of the spend is meant. `since` is part of it, `until` is not; moments without a zone are UTC."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    feature: str | None = None
+    user: str | None = None
+    key: UUID | None = None
+    model: str | None = None
+
+    def checked(self) -> Self:
+        """With its moments in UTC.
+
+        Raises:
+            Invalid: it ends before it begins (422).
+        """
+        since, until = _in_utc(self.since), _in_utc(self.until)
+        if since and until and until <= since:
+            raise Invalid("`until` must be later than `since`", errors=[FieldError("until", "must be after `since`")])
+        return replace(self, since=since, until=until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,3 +226,7 @@ class Embeddings:
     cost: Decimal
     model: str
     call: UUID = field(default=UUID(int=0))
+
+
+def _in_utc(at: datetime | None) -> datetime | None:
+    return at if at is None or at.tzinfo else at.replace(tzinfo=UTC)

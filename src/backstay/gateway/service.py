@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from ..audit import Audit
+from ..events import Events
 from ..kernel import json, telemetry
 from ..kernel.clock import Clock
 from ..kernel.crypto import Vault
@@ -27,7 +28,8 @@ from .catalog import Catalog, Plan, Snapshot
 from .dialogue import Kind, Request
 from .errors import GatewayError
 from .guards import Guard, GuardContext, guarded_request
-from .models import ZERO, Answer, CallRow, Embeddings, SpendRow, Tags, Timeouts
+from .limits import Limits
+from .models import ZERO, Answer, CallRow, Embeddings, SpendFilter, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
@@ -43,7 +45,7 @@ from .wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Body
 if TYPE_CHECKING:
     from .upstream import Upstream
 
-Group = Literal["feature", "user", "key", "model"]
+Group = Literal["feature", "user", "key", "model", "day"]
 CALL, READ = "gateway:call", "gateway:read"
 DEFAULT_FEATURE = "default"
 _log = telemetry.log("gateway")
@@ -65,6 +67,7 @@ class Gateway:
         clock: Clock,
         vault: Vault,
         audit: Audit,
+        events: Events,
         settings: Settings,
         *,
         timeouts: Timeouts | None = None,
@@ -79,7 +82,7 @@ class Gateway:
         self._targets = Targets(self._providers, self._prices, self._guarded)
         self.process = new_id()
         self._lease = timedelta(seconds=settings.lease_seconds)
-        self._admission = Admission(db, clock, audit, self.process, self._lease)
+        self._admission = Admission(db, clock, audit, events, self.process, self._lease)
         self.catalog = Catalog(db, clock, vault, audit, settings, kinds=kinds(), guard=self._check_address)
         self._health = Health(Breakers(), RetryBudget(), self.catalog.board)
         self.catalog.attach(listed=self._targets.price, is_open=self._is_resting)
@@ -87,6 +90,7 @@ class Gateway:
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
         self.budgets = Budgets(db, clock, audit)
         self._guards: list[Guard] = []
+        self.limits = Limits(db, clock, audit)
         self._stop = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -288,11 +292,15 @@ class Gateway:
         routes = [(name, "backstay") for name in sorted(snapshot.routes)]
         return routes + [(f"{provider}:{model}", provider) for provider, model in self._providers.models()]
 
-    async def spend(self, by: Principal, group: Group, since: datetime | None = None) -> list[SpendRow]:
-        """What each feature, user, key or model used and cost, dearest first, at most 1,000."""
+    async def spend(self, by: Principal, group: Group, only: SpendFilter | None = None) -> list[SpendRow]:
+        """What each feature, user, key or model used and cost, dearest first, or each day, newest first; at most 1,000.
+
+        Raises:
+            Invalid: the filter ends before it begins (422).
+        """
         by.require(READ)
         async with self._db.tenant_tx(by.tenant) as tx:
-            return await store.spend(tx, by.tenant, group, since)
+            return await store.spend(tx, by.tenant, group, (only or SpendFilter()).checked())
 
     async def calls(
         self, by: Principal, after: UUID | None = None, limit: int = 50, run: UUID | None = None

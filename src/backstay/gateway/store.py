@@ -1,25 +1,41 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import orjson
 import psycopg
+from psycopg.rows import class_row
 
 from ..kernel import sql
 from ..kernel.db import Tx
-from .models import Attempt, Budget, CallRow, NewBudget, Period, Reservation, Scope, Settlement, SpendRow, Window
+from .models import (
+    Attempt,
+    CallRow,
+    Mode,
+    OutputKind,
+    Reservation,
+    Settlement,
+    SpendFilter,
+    SpendRow,
+)
+from .terms import Bound, NewBudget, NewLimit, Unit
+from .windows import Taken, Window, WindowKey
 
 _queries = sql.load(__package__)
-WindowKey = tuple[UUID, UUID, datetime]  # tenant, budget, start
 
 DatabaseError = psycopg.Error
 BadValue = psycopg.DataError  # a value that the database cannot store, such as a text with NUL
 Collision = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+
+
+class WindowRaced(psycopg.errors.SerializationFailure):
+    """A window that was missing is there now. A new transaction locks it: this one holds locks that come after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,23 @@ class OpenCall:
     run_id: UUID | None
     budget_ids: list[UUID]
     starts_ats: list[datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A budget whose spend went past `told` percent, of which was told before, and is at `reached` or more now."""
+
+    tenant_id: UUID
+    budget_id: UUID
+    scope: str
+    subject: str | None
+    amount: Decimal
+    period: str
+    hard: bool
+    starts_at: datetime
+    spent: Decimal
+    told: int
+    reached: int
 
 
 @asynccontextmanager
@@ -51,17 +84,22 @@ async def leave(tx: Tx, process: UUID) -> None:
 
 
 async def windows(tx: Tx, subjects: Iterable[tuple[UUID, str, str]], now: datetime) -> list[Window]:
-    """Locked, with their newest figures."""
+    """Locked, with their newest figures.
+
+    Raises:
+        WindowRaced: another process has made one of them just now.
+    """
     wanted = [{"tenant_id": tenant, "scope": scope, "subject": subject} for tenant, scope, subject in subjects]
-    while True:
-        rows = await _queries.windows.rows(tx, subjects=_json(wanted), now=now)
-        if all(row[-1] is not None for row in rows):
-            return [Window(*row) for row in rows]
+    rows = await _queries.windows.rows(tx, subjects=_json(wanted), now=now)
+    if any(row[-1] is None for row in rows):
+        raise WindowRaced("another process began the window")
+    return [Window(*row) for row in rows]
 
 
 async def admit(
-    tx: Tx, process: UUID, calls: Sequence[Reservation], holds: Sequence[tuple[Reservation, Window]]
+    tx: Tx, process: UUID, calls: Sequence[Reservation], holds: Sequence[Taken], requests: Sequence[Window]
 ) -> None:
+    """`requests`: a window of a limit of requests for each call that it counts."""
     await _queries.admit.run(
         tx,
         process_id=process,
@@ -89,32 +127,83 @@ async def admit(
         holds=_json(
             [
                 {
-                    "tenant_id": window.tenant_id,
-                    "call_id": call.id,
-                    "budget_id": window.budget_id,
-                    "starts_at": window.starts_at,
-                    "amount": str(call.reserve),
+                    "tenant_id": taken.window.tenant_id,
+                    "call_id": taken.call.id,
+                    "budget_id": taken.window.budget_id,
+                    "starts_at": taken.window.starts_at,
+                    "amount": str(taken.amount),
                 }
-                for call, window in holds
+                for taken in holds
             ]
         ),
+        requests=_keys(window.key for window in requests),
     )
 
 
+async def held_windows(tx: Tx, wanted: Iterable[WindowKey]) -> list[Window]:
+    """Locked, with their newest figures; those of budgets that were deleted meanwhile are missing."""
+    return [Window(*row) for row in await _queries.held_windows.rows(tx, windows=_keys(wanted))]
+
+
+async def extend(tx: Tx, calls: Iterable[tuple[Reservation, Decimal]], holds: Iterable[Taken]) -> set[UUID]:
+    """Returns the calls that still run; the others hold nothing any more."""
+    rows = await _queries.extend.rows(
+        tx,
+        calls=_json([{"tenant_id": call.tags.tenant, "id": call.id, "usd": str(usd)} for call, usd in calls]),
+        holds=_json(
+            [
+                {
+                    "tenant_id": taken.window.tenant_id,
+                    "call_id": taken.call.id,
+                    "budget_id": taken.window.budget_id,
+                    "amount": str(taken.amount),
+                }
+                for taken in holds
+            ]
+        ),
+    )
+    return {call for _, call in rows}
+
+
 async def lock_windows(tx: Tx, wanted: Iterable[WindowKey]) -> None:
-    rows = [{"tenant_id": tenant, "budget_id": budget, "starts_at": start} for tenant, budget, start in set(wanted)]
-    await _queries.lock_windows.run(tx, windows=_json(rows))
+    await _queries.lock_windows.run(tx, windows=_keys(set(wanted)))
 
 
-async def settle(tx: Tx, ended: Sequence[Settlement]) -> None:
-    calls, attempts, bound = [], [], []
+async def settle(
+    tx: Tx, ended: Sequence[Settlement], thresholds: Sequence[int]
+) -> Callable[[], Awaitable[list[Reached]]]:
+    """Returns what reads the budgets that reached one of `thresholds` (percent), to be called after the round trip."""
+    calls, attempts, bound, expected = [], [], [], []
     for end in ended:
         call = end.admitted.reservation
         key = {"tenant_id": call.tags.tenant, "call_id": call.id}
         calls.append(_call_end(end, call))
         attempts += [_ledger_line(end, call, number, attempt) for number, attempt in enumerate(end.attempts, 1)]
         bound += [{**key, "budget_id": budget, "starts_at": start} for budget, start in end.admitted.windows]
-    await _queries.settle.run(tx, calls=_json(calls), attempts=_json(attempts), windows=_json(bound))
+        if call.mode is Mode.EXPECTED and end.outcome == "ok":
+            # Answers that were cut say nothing about how long such answers are.
+            expected.append({**key, "feature": call.tags.feature, "provider": call.provider, "model": call.model})
+    cursor = tx.connection.cursor(row_factory=class_row(Reached))
+    await cursor.execute(
+        _queries.settle.text,
+        {
+            "calls": _json(calls),
+            "attempts": _json(attempts),
+            "windows": _json(bound),
+            "expected": _json(expected),
+            "thresholds": list(thresholds),
+        },
+    )
+    return cursor.fetchall
+
+
+async def expected_outputs(tx: Tx, kinds: Iterable[OutputKind]) -> dict[OutputKind, int]:
+    wanted = [
+        {"tenant_id": kind.tenant, "feature": kind.feature, "provider": kind.provider, "model": kind.model}
+        for kind in kinds
+    ]
+    rows = await _queries.expected_outputs.rows(tx, kinds=_json(wanted))
+    return {OutputKind(*kind): tokens for *kind, tokens in rows}
 
 
 def _call_end(end: Settlement, call: Reservation) -> dict[str, Any]:
@@ -172,43 +261,72 @@ async def forget_process(tx: Tx, process: UUID) -> None:
     await _queries.forget_process.run(tx, id=process)
 
 
-async def add_budget(tx: Tx, tenant: UUID, id: UUID, budget: NewBudget, now: datetime) -> bool:
+async def add_budget(tx: Tx, tenant: UUID, id: UUID, new: NewBudget | NewLimit, now: datetime) -> bool:
     added = await _queries.add_budget.value(
         tx,
         tenant_id=tenant,
         id=id,
-        scope=budget.scope.value,
-        subject=budget.subject or "",
-        amount=budget.limit,
-        period=budget.window.value,
-        hard=budget.hard,
+        scope=new.scope.value,
+        subject=new.subject or "",
+        unit=new.unit.value,
+        amount=new.limit,
+        period=new.period.value,
+        hard=new.hard,
         now=now,
     )
     return added is not None
 
 
-async def budgets(tx: Tx, tenant: UUID, after: UUID | None, limit: int, now: datetime) -> list[Budget]:
-    return await _queries.budgets.all(tx, _budget, tenant_id=tenant, after=after, limit=limit, now=now)
+async def budgets(
+    tx: Tx, tenant: UUID, units: Sequence[Unit], after: UUID | None, limit: int, now: datetime
+) -> list[Bound]:
+    return await _queries.budgets.all(tx, Bound, tenant_id=tenant, units=list(units), after=after, limit=limit, now=now)
 
 
-async def budget(tx: Tx, tenant: UUID, id: UUID, now: datetime) -> Budget | None:
-    return await _queries.budget.maybe(tx, _budget, tenant_id=tenant, id=id, now=now)
+async def budget(tx: Tx, tenant: UUID, units: Sequence[Unit], id: UUID, now: datetime) -> Bound | None:
+    return await _queries.budget.maybe(tx, Bound, tenant_id=tenant, units=list(units), id=id, now=now)
 
 
-async def delete_budget(tx: Tx, tenant: UUID, id: UUID) -> bool:
-    return await _queries.delete_budget.run(tx, tenant_id=tenant, id=id) == 1
+async def change_budget(
+    tx: Tx,
+    tenant: UUID,
+    units: Sequence[Unit],
+    id: UUID,
+    amount: Decimal | int,
+    thresholds: Sequence[int],
+    now: datetime,
+) -> bool:
+    changed = await _queries.change_budget.value(
+        tx, tenant_id=tenant, units=list(units), id=id, amount=amount, thresholds=list(thresholds), now=now
+    )
+    return changed is not None
 
 
-async def spend(tx: Tx, tenant: UUID, by: str, since: datetime | None) -> list[SpendRow]:
-    return await _queries.spend.all(tx, SpendRow, tenant_id=tenant, by=by, since=since)
+async def delete_budget(tx: Tx, tenant: UUID, units: Sequence[Unit], id: UUID) -> bool:
+    return await _queries.delete_budget.run(tx, tenant_id=tenant, units=list(units), id=id) == 1
+
+
+async def spend(tx: Tx, tenant: UUID, by: str, only: SpendFilter) -> list[SpendRow]:
+    return await _queries.spend.all(
+        tx,
+        SpendRow,
+        tenant_id=tenant,
+        by=by,
+        since=only.since,
+        until=only.until,
+        feature=only.feature,
+        end_user=only.user,
+        key_id=only.key,
+        target=only.model,
+    )
 
 
 async def calls(tx: Tx, tenant: UUID, after: UUID | None, run: UUID | None, limit: int) -> list[CallRow]:
     return await _queries.calls.all(tx, CallRow, tenant_id=tenant, after=after, run_id=run, limit=limit)
 
 
-def _budget(**row: object) -> Budget:
-    return Budget(**(row | {"scope": Scope(row["scope"]), "window": Period(row["window"])}))  # type: ignore[arg-type]
+def _keys(windows: Iterable[WindowKey]) -> str:
+    return _json([{"tenant_id": tenant, "budget_id": budget, "starts_at": start} for tenant, budget, start in windows])
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:

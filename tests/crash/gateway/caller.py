@@ -1,6 +1,7 @@
 """A gateway process of its own, for tests: reads its orders from the first line of stdin, prints what came of them.
 
-Orders: {"database_url", "master_key", "base_url", "principal": {...}, "model", "calls", "stream", "prefix"}.
+Orders: {"database_url", "master_key", "base_url", "principal": {...}, "model", "calls", "stream", "prefix", "patient"}.
+A patient one comes back as often as it is limited.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ from pathlib import Path
 from uuid import UUID
 
 from backstay.audit import Audit
-from backstay.gateway import BudgetExceeded, Gateway
+from backstay.events import Events
+from backstay.gateway import BudgetExceeded, Gateway, RateLimited
 from backstay.kernel.clock import SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
@@ -31,7 +33,7 @@ async def main() -> None:
     by = Principal(UUID(orders["tenant"]), UUID(orders["id"]), "caller", frozenset({"*"}), key=UUID(orders["key"]))
     clock, vault = SystemClock(), Vault.of(settings)
     async with Database(settings.database_url, settings) as db:
-        gateway = Gateway(db, clock, vault, Audit(db, clock, vault), settings)
+        gateway = Gateway(db, clock, vault, Audit(db, clock, vault), Events(db, clock), settings)
         await gateway.start()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
@@ -45,15 +47,21 @@ async def _call(gateway: Gateway, by: Principal, orders: dict, number: int) -> s
         "model": orders["model"],
         "messages": [{"role": "user", "content": f"{orders.get('prefix', 'call')}-{number}"}],
     }
-    try:
-        if orders.get("stream"):
-            async for _ in gateway.stream(by, request, feature="race"):
-                pass
+    while True:
+        try:
+            if orders.get("stream"):
+                async for _ in gateway.stream(by, request, feature="race"):
+                    pass
+            else:
+                await gateway.complete(by, request, feature="race")
+        except BudgetExceeded:
+            return "refused"
+        except RateLimited:
+            if not orders.get("patient"):
+                return "limited"
+            await asyncio.sleep(0.05)
         else:
-            await gateway.complete(by, request, feature="race")
-    except BudgetExceeded:
-        return "refused"
-    return "ok"
+            return "ok"
 
 
 asyncio.run(main())

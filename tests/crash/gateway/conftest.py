@@ -1,18 +1,26 @@
-"""Gateway processes to race and to kill."""
+"""Gateway processes to race and to kill, and a look into the tables."""
 
 import asyncio
 import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backstay.audit import Audit
+from backstay.events import Events
+from backstay.gateway import Gateway
+from backstay.kernel.clock import ManualClock, SystemClock
+from backstay.kernel.crypto import Vault
+from backstay.kernel.db import Database
 from backstay.kernel.principal import Principal
 from backstay.kernel.settings import Settings
 
-CALLER = Path(__file__).with_name("caller.py")
+HERE = Path(__file__).parent
 
 
 class Caller:
@@ -43,9 +51,9 @@ Spawn = Callable[..., Awaitable[Caller]]
 async def spawn(settings: Settings, owner: Principal, tmp_path: Path) -> AsyncIterator[Spawn]:
     made: list[Caller] = []
 
-    async def start(**orders: object) -> Caller:
+    async def start(program: str = "caller.py", **orders: object) -> Caller:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(CALLER), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            sys.executable, str(HERE / program), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         made.append(Caller(process))
         everything = {
@@ -64,3 +72,23 @@ async def spawn(settings: Settings, owner: Principal, tmp_path: Path) -> AsyncIt
     yield start
     for caller in made:
         await caller.kill()
+
+
+@pytest.fixture
+async def survivor(db: Database, vault: Vault, settings: Settings, clock: SystemClock) -> AsyncIterator[Gateway]:
+    """A gateway that lives an hour later than the others: whoever does not beat now is dead to it."""
+    later = ManualClock(SystemClock().now() + timedelta(hours=1))
+    gateway = Gateway(db, later, vault, Audit(db, later, vault), Events(db, later), settings)
+    yield gateway
+    await gateway.stop()
+
+
+@pytest.fixture
+def fetch(db: Database) -> Callable[[str], Awaitable[list[tuple[Any, ...]]]]:
+    """Reads rows as the system role: `await fetch("select … from backstay.hold")`."""
+
+    async def read(query: str) -> list[tuple[Any, ...]]:
+        async with db.system_tx() as tx:
+            return await (await tx.execute(query)).fetchall()
+
+    return read

@@ -1,8 +1,10 @@
-"""A gateway on the test's database, the simulator as a provider on a real socket, and a look into the tables."""
+"""A gateway on the test's database, its admission alone, the simulator as a provider, and a look into the tables."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -11,13 +13,18 @@ import uvicorn
 
 from backstay.audit import Audit
 from backstay.auth import Auth
-from backstay.gateway import Gateway, Timeouts
+from backstay.events import Events
+from backstay.gateway import Gateway, Timeouts, Usage
+from backstay.gateway.admission import Admission
 from backstay.gateway.front import GatewayFront
+from backstay.gateway.models import Admitted, Attempt, Mode, Reservation, Settlement, Tags
 from backstay.gateway.providers import Provider
 from backstay.gateway.sim.server import SimServer
 from backstay.kernel.clock import Clock, SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
+from backstay.kernel.ids import new_id
+from backstay.kernel.principal import Principal
 from backstay.kernel.settings import Settings
 
 
@@ -67,7 +74,9 @@ async def make_gateway(
             **changes: Any,
         ) -> Gateway:
             changed = settings.model_copy(update={"openai_base_url": base_url, "unknown_price": "1", **changes})
-            gateway = Gateway(db, clock, vault, audit, changed, timeouts=timeouts, providers=providers)
+            gateway = Gateway(
+                db, clock, vault, audit, Events(db, clock), changed, timeouts=timeouts, providers=providers
+            )
             await gateway.start()
             stack.push_async_callback(gateway.stop)
             return gateway
@@ -113,6 +122,69 @@ async def url(gateway: Gateway, auth: Auth) -> AsyncIterator[str]:
 async def http(url: str, household: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {household.key}"}) as http:
         yield http
+
+
+class Caller:
+    """Takes calls through admission and settlement, without a provider."""
+
+    def __init__(self, admission: Admission, by: Principal, clock: Clock) -> None:
+        self.admission, self._by, self._clock = admission, by, clock
+
+    async def admit(
+        self,
+        usd: str = "0",
+        tokens: int = 0,
+        *,
+        feature: str = "f",
+        user: str | None = None,
+        model: str = "m",
+        mode: Mode = Mode.STRICT,
+    ) -> Admitted:
+        tags = Tags(self._by.tenant, self._by.id, self._by.name, feature, user, self._by.key)
+        return await self.admission.admit(
+            Reservation(
+                id=new_id(),
+                tags=tags,
+                provider="test",
+                model=model,
+                kind="chat",
+                streamed=True,
+                reserve=Decimal(usd),
+                payload={},
+                at=self._clock.now(),
+                tokens=tokens,
+                mode=mode,
+            )
+        )
+
+    async def end(self, call: Admitted, usd: str = "0", tokens: int = 0, outcome: str = "ok") -> None:
+        """Settles `call`; of the tokens, a fourth was read and the rest written."""
+        usage = Usage(tokens // 4, tokens - tokens // 4)
+        attempt = Attempt(call.reservation.provider, call.reservation.model, outcome, usage, Decimal(usd), 0.1)
+        await self.admission.settle(Settlement(call, outcome, (attempt,), {}, self._clock.now()))
+
+    async def spend(self, usd: str = "0", tokens: int = 0, **about: Any) -> Admitted:
+        """A whole call that uses what it reserved."""
+        call = await self.admit(usd, tokens, **about)
+        await self.end(call, usd, tokens)
+        return call
+
+
+MakeCaller = Callable[..., Awaitable[Caller]]
+
+
+@pytest.fixture
+async def make_caller(db: Database, audit: Audit, owner: Principal) -> AsyncIterator[MakeCaller]:
+    """Makes callers, each as a process of its own would: `await make_caller(clock, by=other_owner)`."""
+    async with AsyncExitStack() as stack:
+
+        async def make(clock: Clock, by: Principal = owner) -> Caller:
+            admission = Admission(db, clock, audit, Events(db, clock), new_id(), timedelta(seconds=30))
+            await admission.beat()
+            stack.push_async_callback(admission.stop)
+            return Caller(admission, by, clock)
+
+        yield make
 
 
 Rows = Callable[..., Awaitable[list[dict[str, Any]]]]

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from backstay.audit import Audit
+from backstay.events import Events
 from backstay.gateway import (
     BudgetExceeded,
     Gateway,
@@ -142,7 +143,7 @@ async def test_without_its_audit_entry_no_call_is_made(db, clock, vault, setting
             raise psycopg.OperationalError("disk full")
 
     changed = settings.model_copy(update={"openai_base_url": provider.url, "unknown_price": "0"})
-    gateway = Gateway(db, clock, vault, Full(db, clock, vault), changed)
+    gateway = Gateway(db, clock, vault, Full(db, clock, vault), Events(db, clock), changed)
     with pytest.raises(Unavailable, match="could not be recorded, so it was not made"):
         await gateway.complete(owner, asked("openai:sim:echo"), feature="f")
     assert provider.requests == 0
@@ -291,4 +292,4 @@ async def test_the_reservation_covers_the_default_maximum(make_gateway, provider
 
 
 def test_a_simulator_can_be_given(db, clock, vault, audit, settings):
-    assert Gateway(db, clock, vault, audit, settings, providers=[SimProvider()])
+    assert Gateway(db, clock, vault, audit, Events(db, clock), settings, providers=[SimProvider()])
