@@ -35,7 +35,7 @@ from .limits import Limits
 from .models import Answer, CallRow, Embeddings, SpendFilter, SpendRow, Timeouts, Usage
 from .redactor import Redactor
 from .service import Gateway
-from .terms import Budget, BudgetExists, BudgetNotFound, LimitExists, LimitNotFound, RateLimit
+from .terms import Budget, BudgetExists, BudgetNotFound, LimitExists, LimitNotFound, RateLimit, Scope
 
 __all__ = [
     "Allowance",
@@ -69,6 +69,7 @@ __all__ = [
     "RateLimit",
     "RateLimited",
     "Redactor",
+    "Scope",
     "SpendFilter",
     "SpendRow",
     "StreamCut",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ..kernel.errors import ConfigurationError
-from .models import Period
+from .terms import Period
 
 _WRITTEN = re.compile(r"\s*(\d{1,9}(?:\.\d{1,8})?)\s*USD\s*(?:/\s*(minute|hour|day|month|total))?\s*", re.IGNORECASE)
 

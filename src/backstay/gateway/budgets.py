@@ -9,8 +9,11 @@ from ..audit import Audit
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.principal import Principal
+from .allowance import Allowance
 from .bounds import WRITE, Bounds
 from .terms import Bound, Budget, BudgetExists, BudgetNotFound, NewBudget, Period, Scope, Unit, Usd
+
+_ALL = 10_000
 
 
 class Budgets(Bounds[Budget]):
@@ -42,6 +45,21 @@ class Budgets(Bounds[Budget]):
         by.require(WRITE)
         given = {"scope": scope, "subject": subject, "limit": limit, "window": window, "hard": hard}
         return await self._add(by, self._checked(NewBudget, given), tx, hard=hard)
+
+    async def ensure(
+        self,
+        by: Principal,
+        scope: Scope | Literal["tenant", "key", "user", "feature", "model"],
+        subject: str | None,
+        allowance: Allowance,
+    ) -> Budget:
+        """There is such a budget, and it allows just that."""
+        async with self._db.tenant_tx(by.tenant) as tx:
+            for bound in await self.list(by, limit=_ALL):
+                if (bound.scope, bound.subject, bound.window) == (scope, subject, allowance.window):
+                    same = bound.limit == allowance.limit
+                    return bound if same else await self.change(by, bound.id, allowance.limit, tx=tx)
+            return await self.create(by, scope, subject, allowance.limit, allowance.window, tx=tx)
 
 
 def _budget(bound: Bound) -> Budget:

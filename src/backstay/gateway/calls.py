@@ -17,14 +17,15 @@ from ..kernel import json, telemetry
 from ..kernel.clock import Clock
 from ..kernel.errors import BackstayError, Unavailable
 from .admission import Admission
+from .allotment import Allotment
 from .attempts import Attempts, Health
 from .batch import Stopped
 from .call import Call, Try
-from .errors import GatewayError, ProviderFailed
+from .errors import BudgetExceeded, GatewayError, ProviderFailed, RateLimited
 from .exchange import Exchange, read
 from .failures import raise_for_status, understood
 from .guards import guarded_answer
-from .models import Admitted, Reservation, Settlement, Usage
+from .models import Admitted, Mode, OutputKind, Reservation, Settlement, Usage
 from .order import Order
 from .passage import Chunk, Passage
 from .streaming import OpenStream, open_stream
@@ -65,7 +66,8 @@ class Calls:
             BudgetExceeded, RateLimited, ProviderRefused, ProviderFailed and its kinds; Unavailable when it cannot be
             recorded.
         """
-        call = Call(order, await self._admit(order))
+        order, admitted = await self._admit(order)
+        call = Call(order, admitted)
 
         async def once(one: Try, prefill: bool) -> tuple[bytes, dict[str, Any]]:
             try:
@@ -92,12 +94,16 @@ class Calls:
         Raises:
             As `answer`; after the first chunk, an error carries the `usage` so far.
         """
-        call = Call(order, await self._admit(order))
+        order, admitted = await self._admit(order)
+        call = Call(order, admitted)
+        allotment = Allotment(self._admission, admitted, order, await self._reserved(order))
         passage: Passage | None = None
         failure: GatewayError | None = None
         try:
             async with AsyncExitStack() as stack:
-                opened = await Attempts(call, self._health).first(lambda one, prefill: _opened(order, one, prefill))
+                opened = await Attempts(call, self._health).first(
+                    lambda one, prefill: _opened(order, one, prefill, allotment)
+                )
                 await stack.enter_async_context(opened)
                 passage = opened.passage
                 async with aclosing(opened.groups()) as groups:
@@ -128,19 +134,39 @@ class Calls:
             if permit is not None:
                 permit.failed()
 
-    async def _admit(self, order: Order) -> Admitted:
-        target = order.plan.targets[0]
+    async def _admit(self, order: Order) -> tuple[Order, Admitted]:
+        """Admits a call; targets whose own budget or limit has no room are left out, unless none remains."""
+        while True:
+            try:
+                admitted = await self._admitted(order)
+                order.told.extend(admitted.headers)
+                return order, admitted
+            except (BudgetExceeded, RateLimited) as error:
+                remaining = order.without(error.model)
+                if remaining is None:
+                    raise
+                order = remaining
+
+    async def _admitted(self, order: Order) -> Admitted:
+        first, *others = order.plan.targets
+        written = await self._reserved(order)
+        reserve = order.reserve if written == order.most_written else order.bound(written)
         future = self._admission.admit(
             Reservation(
                 id=order.id,
                 tags=order.tags,
-                provider=target.provider.name,
-                model=target.model,
+                provider=first.provider.name,
+                model=first.model,
                 kind=order.kind,
                 streamed=order.request.stream,
-                reserve=order.reserve,
+                reserve=reserve,
                 payload=order.body,
                 at=self._clock.now(),
+                tokens=0 if order.kind == "count" else order.request.input_bound + written,
+                mode=order.mode,
+                models=tuple(target.name for target in others),
+                route=order.plan.route,
+                why=order.plan.why if order.plan.route else {},
             )
         )
         try:
@@ -152,6 +178,15 @@ class Calls:
         self.open += 1
         self.busy.set()
         return admitted
+
+    async def _reserved(self, order: Order) -> int:
+        """Output tokens to reserve: the most that the call may write, or as many as such calls have written lately."""
+        if order.mode is Mode.STRICT:
+            return order.most_written
+        first = order.plan.targets[0]
+        kind = OutputKind(order.tags.tenant, order.tags.feature, first.provider.name, first.model)
+        expected = await self._admission.expected_output(kind)
+        return order.most_written if expected is None else min(expected, order.most_written)
 
     def _disown(self, order: Order, future: "asyncio.Future[Admitted]") -> None:
         if not future.cancelled() and future.exception() is None:
@@ -256,11 +291,11 @@ def _vectors(order: Order, one: Try, wire: str, exchange: Exchange, raw: bytes) 
     return json.dumps(answer), answer
 
 
-async def _opened(order: Order, one: Try, prefill: bool) -> OpenStream:
+async def _opened(order: Order, one: Try, prefill: bool, allotment: Allotment) -> OpenStream:
     """One attempt at a streamed answer: open when there is output, or, guarded, when it is whole."""
     opened: OpenStream | None = None
     try:
-        opened = await open_stream(order, one.target, prefill)
+        opened = await open_stream(order, one.target, prefill, allotment)
         if order.plan.mode == "guarded":
             await opened.finish()
     except BaseException as error:

@@ -22,6 +22,7 @@ def started(call: Reservation) -> NewEntry:
             "reserved": str(call.reserve),
             "reserved_tokens": call.tokens,
             "mode": call.mode,
+            **({"routing": call.why} if call.why else {}),
         },
     )
 
@@ -47,6 +48,7 @@ def finished(end: Settlement) -> NewEntry:
             "input_tokens": attempt.usage.input_tokens,
             "output_tokens": attempt.usage.output_tokens,
             "cached_tokens": attempt.usage.cached_tokens,
+            "written_tokens": attempt.usage.written_tokens,
             "estimated": attempt.usage.estimated,
             "cost": str(attempt.cost),
             "seconds": round(attempt.seconds, 6),
@@ -59,7 +61,12 @@ def finished(end: Settlement) -> NewEntry:
         end.at,
         outcome=end.outcome,
         payload=end.payload or None,
-        metadata={"feature": call.tags.feature, "cost": str(end.cost), "attempts": attempts},
+        metadata={
+            "feature": call.tags.feature,
+            "cost": str(end.cost),
+            "attempts": attempts,
+            **({"cached": end.cached} if end.cached else {}),
+        },
     )
 
 

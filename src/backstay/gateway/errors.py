@@ -53,19 +53,24 @@ class PriceUnknown(GatewayError):
 
 
 class BudgetExceeded(GatewayError):
+    """`model`: the one that the budget is of, if it is one of a model's or a route's."""
+
     code, status, title = "budget_exceeded", 402, "A budget has no room for this call"
 
-    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, detail: str, headers: Mapping[str, str] | None = None, *, model: str | None = None) -> None:
         super().__init__(detail, headers={**(headers or {}), **_FINAL})
+        self.model = model
 
 
 class RateLimited(GatewayError):
-    """`headers` say when to come back (`retry-after`), whether to (`x-should-retry`), and what the limits have left."""
+    """`headers` say when to come back (`retry-after`), whether to (`x-should-retry`), and what the limits have left.
+    `model` as in BudgetExceeded."""
 
     code, status, title = "rate_limited", 429, "A limit has no room for this call"
 
-    def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, detail: str, headers: Mapping[str, str], *, model: str | None = None) -> None:
         super().__init__(detail, headers=headers)
+        self.model = model
 
 
 class GuardBlocked(GatewayError):

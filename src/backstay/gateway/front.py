@@ -70,7 +70,7 @@ class GatewayFront:
         surface = surface_of(client.path)
         client.require("POST")
         order = await self._order(client, surface)
-        client.call = order.id
+        client.call, client.extra = order.id, order.told
         if surface.kind == "count":
             await client.answer(200, await self._gateway.count(order))
         else:

@@ -59,7 +59,8 @@ class Reservation:
     """A call waiting to be admitted: it takes `reserve` USD and `tokens` (input and output) from what bounds it.
 
     These are the most it may use, or in the mode `expected` what `Admission.expected_output` lets expect; such a call
-    is extended before it uses more.
+    is extended before it uses more. `models`: further ones that may answer in the place of the first, as
+    `provider:model`; budgets and limits of each bind the call. `route`: by which it came to them, and `why`.
     """
 
     id: UUID
@@ -73,6 +74,9 @@ class Reservation:
     at: datetime
     tokens: int = 0
     mode: Mode = Mode.STRICT
+    models: tuple[str, ...] = ()
+    route: str | None = None
+    why: Mapping[str, Any] = field(default_factory=dict)
 
     def scopes(self) -> list[tuple[UUID, str, str]]:
         """Every (tenant, scope, subject) whose budgets and limits bound this call."""
@@ -80,8 +84,9 @@ class Reservation:
         found = [
             (tags.tenant, "tenant", ""),
             (tags.tenant, "feature", tags.feature),
-            (tags.tenant, "model", f"{self.provider}:{self.model}"),
         ]
+        models = dict.fromkeys([f"{self.provider}:{self.model}", *self.models, *([self.route] if self.route else [])])
+        found += [(tags.tenant, "model", model) for model in models]
         if tags.key is not None:
             found.append((tags.tenant, "key", str(tags.key)))
         if tags.user is not None:
@@ -125,13 +130,21 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an admitted call ended. Written exactly once, by whichever process and however late."""
+    """How an admitted call ended. Written exactly once, by whichever process and however late.
+
+    `cached`: exact or semantic, where a kept answer was given. What was saved is in USD: what the kept answer had cost,
+    and what the dearest target of the route would have cost more. `rescued`: a fallback answered.
+    """
 
     admitted: Admitted
     outcome: str
     attempts: tuple[Attempt, ...]
     payload: Mapping[str, Any]
     at: datetime
+    cached: str | None = None
+    saved_by_cache: Decimal = ZERO
+    saved_by_route: Decimal = ZERO
+    rescued: bool = False
 
     @property
     def cost(self) -> Decimal:

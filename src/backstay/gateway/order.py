@@ -12,7 +12,7 @@ from ..kernel.errors import BadRequest
 from ..kernel.ids import new_id
 from .dialogue import Ask, EmbedAsk, Kind, Part, Request, Text, ToolCall, ToolResult
 from .guards import Guard, GuardContext, GuardedStream
-from .models import Tags, Timeouts, Usage
+from .models import ZERO, Mode, Tags, Timeouts, Usage
 from .providers import Outgoing, Target
 from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
 from .wire.gemini import ids as gemini_ids
@@ -42,9 +42,12 @@ class Itinerary:
 
 @dataclass(frozen=True)
 class Order:
-    """`surface`: the client's format. `reserve`: the most it may cost; `written`: the most tokens of output that were
-    reserved for each choice. `forward`: headers that go to
-    providers of the same format. `headers`: those that go to every provider. `guards`: those that look at answers."""
+    """`surface`: the client's format. `written`: the most tokens of output that are
+    reserved for each choice. `hour`: a prompt cache may be asked to keep something for an hour. `forward`: headers
+    that go to providers of the same format. `headers`: those that go to every provider. `guards`: those that look at
+    answers. `mode`: whether the most is reserved, or what is expected. `told`: headers of the answer, as they become
+    known.
+    """
 
     surface: str
     kind: Kind
@@ -52,12 +55,38 @@ class Order:
     request: Request
     plan: Itinerary
     tags: Tags
-    reserve: Decimal
     written: int = 0
+    hour: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     forward: Mapping[str, str] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
+    mode: Mode = Mode.STRICT
+    told: list[tuple[bytes, bytes]] = field(default_factory=list)
     id: UUID = field(default_factory=new_id)
+
+    def without(self, model: str | None) -> "Order | None":
+        """The order without the targets that answer as `model`; None when there is no such, or no other."""
+        kept = tuple(target for target in self.plan.targets if target.name != model)
+        if not kept or len(kept) == len(self.plan.targets):
+            return None
+        return replace(self, plan=replace(self.plan, targets=kept))
+
+    @property
+    def most_written(self) -> int:
+        """Output tokens of all choices together, at most."""
+        return self.written * self.request.choices if self.kind == "chat" else 0
+
+    @cached_property
+    def reserve(self) -> Decimal:
+        """The most that the call may cost, in USD."""
+        return self.bound(self.most_written)
+
+    def bound(self, written: int) -> Decimal:
+        """The most that it may cost with so many tokens of output, at the dearest target."""
+        if self.kind == "count":
+            return ZERO
+        read, media = self.request.input_bound, self.request.media > 0
+        return max(target.price.bound(read, written, media=media, hour=self.hour) for target in self.plan.targets)
 
     @property
     def context(self) -> GuardContext:

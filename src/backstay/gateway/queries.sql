@@ -48,13 +48,14 @@ left join (select * from locked union all select tenant_id, budget_id, spent, he
 -- this transaction.
 with call as (
     insert into backstay.call
-        (tenant_id, id, process_id, principal_id, key_id, feature, end_user, run_id, kind, provider, model, streamed,
-         idempotency, reserved, state, started_at)
+        (tenant_id, id, process_id, principal_id, key_id, feature, end_user, run_id, kind, provider, model, route,
+         streamed, idempotency, reserved, state, started_at)
     select tenant_id, id, %(process_id)s::uuid, principal_id, key_id, feature, end_user, run_id, kind, provider, model,
-           streamed, idempotency, reserved, 'open', started_at
+           route, streamed, idempotency, reserved, 'open', started_at
     from json_to_recordset(%(calls)s::json) as given (
         tenant_id uuid, id uuid, principal_id uuid, key_id uuid, feature text, end_user text, run_id uuid, kind text,
-        provider text, model text, streamed boolean, idempotency text, reserved numeric, started_at timestamptz)),
+        provider text, model text, route text, streamed boolean, idempotency text, reserved numeric,
+        started_at timestamptz)),
 fresh as (
     insert into backstay.hold (tenant_id, call_id, budget_id, starts_at, amount)
     select * from json_to_recordset(%(holds)s::json) as given (
@@ -81,33 +82,39 @@ for update of w;
 
 -- name: settle
 -- How calls ended, however late and however often this is said: a ledger row stands once, and only a new one is spent.
--- What was used goes to the windows from which each call holds, the holds that are still there go back. Returns the
+-- What was used goes to the windows from which each call holds, to those of a model only what that model used; the holds
+-- that are still there go back. Returns the
 -- budgets whose spend has reached a threshold of which nobody was told; the windows are locked by this transaction, so
 -- what is read of them here is their newest state.
 with ended as (
     select * from json_to_recordset(%(calls)s::json) as given (
         tenant_id uuid, id uuid, outcome text, at timestamptz, provider text, model text, input_tokens bigint,
-        output_tokens bigint, cost numeric)),
+        output_tokens bigint, cost numeric, cached text, saved_by_cache numeric, saved_by_route numeric,
+        rescued boolean)),
 bound as (
     select * from json_to_recordset(%(windows)s::json) as given (
-        tenant_id uuid, call_id uuid, budget_id uuid, starts_at timestamptz)),
+        tenant_id uuid, call_id uuid, budget_id uuid, starts_at timestamptz, route text)),
 paid as (
     insert into backstay.ledger
         (tenant_id, call_id, attempt, at, provider, model, feature, end_user, key_id, outcome, input_tokens,
-         output_tokens, cached_tokens, reasoning_tokens, estimated, cost, seconds)
+         output_tokens, cached_tokens, reasoning_tokens, written_tokens, written_hour_tokens, input_audio_tokens,
+         output_audio_tokens, input_image_tokens, output_image_tokens, estimated, cost, seconds)
     select * from json_to_recordset(%(attempts)s::json) as given (
         tenant_id uuid, call_id uuid, attempt int, at timestamptz, provider text, model text, feature text,
         end_user text, key_id uuid, outcome text, input_tokens bigint, output_tokens bigint, cached_tokens bigint,
-        reasoning_tokens bigint, estimated boolean, cost numeric, seconds double precision)
+        reasoning_tokens bigint, written_tokens bigint, written_hour_tokens bigint, input_audio_tokens bigint,
+        output_audio_tokens bigint, input_image_tokens bigint, output_image_tokens bigint, estimated boolean,
+        cost numeric, seconds double precision)
     on conflict (tenant_id, call_id, attempt) do nothing
-    returning tenant_id, call_id, cost, input_tokens + output_tokens as tokens),
+    returning tenant_id, call_id, provider, model, cost, input_tokens + output_tokens as tokens),
 gone as (
     delete from backstay.hold h using ended e where h.tenant_id = e.tenant_id and h.call_id = e.id
     returning h.tenant_id, h.budget_id, h.starts_at, h.amount),
 closed as (
     update backstay.call c
     set state = 'finished', outcome = e.outcome, finished_at = e.at, input_tokens = e.input_tokens,
-        output_tokens = e.output_tokens, cost = e.cost, provider = e.provider, model = e.model
+        output_tokens = e.output_tokens, cost = e.cost, provider = e.provider, model = e.model, cached = e.cached,
+        saved_by_cache = e.saved_by_cache, saved_by_route = e.saved_by_route, rescued = e.rescued
     from ended e where c.tenant_id = e.tenant_id and c.id = e.id and c.state <> 'finished'
     returning c.tenant_id, c.id, c.output_tokens),
 learned as (
@@ -122,7 +129,10 @@ learned as (
 moved as (
     select tenant_id, budget_id, starts_at, sum(usd) as usd, sum(tokens) as tokens, sum(held) as held
     from (select b.tenant_id, b.budget_id, b.starts_at, p.cost as usd, p.tokens, 0 as held
-          from paid p join bound b on b.tenant_id = p.tenant_id and b.call_id = p.call_id
+          from paid p
+          join bound b on b.tenant_id = p.tenant_id and b.call_id = p.call_id
+          join backstay.budget g on g.tenant_id = b.tenant_id and g.id = b.budget_id
+          where g.scope <> 'model' or g.subject in (p.provider || ':' || p.model, b.route)
           union all
           select tenant_id, budget_id, starts_at, 0, 0, amount from gone) part
     group by 1, 2, 3),

@@ -29,7 +29,7 @@ from .dialogue import Kind, Request
 from .errors import GatewayError
 from .guards import Guard, GuardContext, guarded_request
 from .limits import Limits
-from .models import ZERO, Answer, CallRow, Embeddings, SpendFilter, SpendRow, Tags, Timeouts
+from .models import Answer, CallRow, Embeddings, Mode, SpendFilter, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
@@ -241,7 +241,6 @@ class Gateway:
         plan = await self._itinerary(by, request, body, given, feature, user)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
         written = max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) if kind == "chat" else 0
-        hour = raw is None or _AN_HOUR in raw
         sent = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
         return Order(
             surface=surface,
@@ -259,13 +258,9 @@ class Gateway:
                 run=run,
                 idempotency=idempotency,
             ),
-            reserve=max(
-                target.price.bound(request.input_bound, written * request.choices, media=request.media > 0, hour=hour)
-                for target in plan.targets
-            )
-            if kind != "count"
-            else ZERO,
             written=written,
+            hour=raw is None or _AN_HOUR in raw,
+            mode=self._mode(request, given),
             headers=sent | ({SIM_HEADER: given[SIM_HEADER]} if given.get(SIM_HEADER) else {}),
             forward={name: given[name] for name in FORWARDED.get(surface, ()) if name in given},
             guards=tuple(self._guards),
@@ -343,6 +338,14 @@ class Gateway:
             fall_back_on_filter=route.fallback_on_filter,
             answered=partial(self._answered, plan),
         )
+
+    def _mode(self, request: Request, headers: Mapping[str, str]) -> Mode:
+        """How much is reserved. What is expected may be exceeded, and only a stream can then be extended or cut."""
+        given = headers.get("backstay-reserve", self._settings.reserve)
+        if given not in tuple(Mode):
+            wrong = FieldError("backstay-reserve", f"must be {' or '.join(Mode)}")
+            raise BadRequest("`backstay-reserve` is wrong", errors=[wrong])
+        return Mode(given) if request.stream else Mode.STRICT
 
     def _answered(self, plan: Plan, target: Target) -> None:
         if plan.conversation is not None:

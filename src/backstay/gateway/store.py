@@ -116,6 +116,7 @@ async def admit(
                     "kind": call.kind,
                     "provider": call.provider,
                     "model": call.model,
+                    "route": call.route,
                     "streamed": call.streamed,
                     "idempotency": call.tags.idempotency,
                     "reserved": str(call.reserve),
@@ -179,7 +180,10 @@ async def settle(
         key = {"tenant_id": call.tags.tenant, "call_id": call.id}
         calls.append(_call_end(end, call))
         attempts += [_ledger_line(end, call, number, attempt) for number, attempt in enumerate(end.attempts, 1)]
-        bound += [{**key, "budget_id": budget, "starts_at": start} for budget, start in end.admitted.windows]
+        bound += [
+            {**key, "budget_id": budget, "starts_at": start, "route": call.route}
+            for budget, start in end.admitted.windows
+        ]
         if call.mode is Mode.EXPECTED and end.outcome == "ok":
             # Answers that were cut say nothing about how long such answers are.
             expected.append({**key, "feature": call.tags.feature, "provider": call.provider, "model": call.model})
@@ -218,6 +222,10 @@ def _call_end(end: Settlement, call: Reservation) -> dict[str, Any]:
         "input_tokens": sum(attempt.usage.input_tokens for attempt in end.attempts),
         "output_tokens": sum(attempt.usage.output_tokens for attempt in end.attempts),
         "cost": str(end.cost),
+        "cached": end.cached,
+        "saved_by_cache": str(end.saved_by_cache),
+        "saved_by_route": str(end.saved_by_route),
+        "rescued": end.rescued,
     }
 
 
@@ -238,6 +246,12 @@ def _ledger_line(end: Settlement, call: Reservation, number: int, attempt: Attem
         "output_tokens": usage.output_tokens,
         "cached_tokens": usage.cached_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
+        "written_tokens": usage.written_tokens,
+        "written_hour_tokens": usage.written_hour_tokens,
+        "input_audio_tokens": usage.input_audio_tokens,
+        "output_audio_tokens": usage.output_audio_tokens,
+        "input_image_tokens": usage.input_image_tokens,
+        "output_image_tokens": usage.output_image_tokens,
         "estimated": usage.estimated,
         "cost": str(attempt.cost),
         "seconds": attempt.seconds,

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 
+from .allotment import Allotment
 from .errors import ProviderFailed, ProviderTimeout, StreamCut
 from .exchange import read
 from .failures import raise_for_status, understood
@@ -21,10 +22,18 @@ _DRAIN = 0.05  # seconds for the transport's end to come after the end mark
 
 
 class OpenStream:
-    """A stream whose output has begun. `groups` goes on from there."""
+    """A stream whose output has begun. `groups` goes on from there, as far as `allotment` reaches."""
 
-    def __init__(self, parts: AsyncGenerator[bytes, None], passage: Passage, limits: "Limits") -> None:
+    def __init__(
+        self,
+        parts: AsyncGenerator[bytes, None],
+        passage: Passage,
+        limits: "Limits",
+        target: Target,
+        allotment: Allotment,
+    ) -> None:
         self.passage = passage
+        self._target, self._allotment = target, allotment
         self._parts, self._limits, self._stack = parts, limits, AsyncExitStack()
         self._waiting: list[Chunk] = []
         self._over = False
@@ -73,7 +82,9 @@ class OpenStream:
                 return []
             async with asyncio.timeout(self._limits.next(talk)):
                 part = await anext(self._parts)
-            return passage.feed(part)
+            chunks = passage.feed(part)
+            await self._allotment.cover(self._target, talk)
+            return chunks
         except StopAsyncIteration:
             self._over = True
             rest = passage.rest()
@@ -106,7 +117,7 @@ class OpenStream:
         await self.close()
 
 
-async def open_stream(order: Order, target: Target, prefill: bool) -> OpenStream:
+async def open_stream(order: Order, target: Target, prefill: bool, allotment: Allotment) -> OpenStream:
     """Asks `target` and waits for the first output.
 
     Raises:
@@ -127,7 +138,8 @@ async def open_stream(order: Order, target: Target, prefill: bool) -> OpenStream
         except TimeoutError:
             raise ProviderTimeout("first_token", limits.first_token) from None
         parts = await stack.enter_async_context(aclosing(exchange.chunks()))
-        opened = OpenStream(parts, Passage(WIRES[order.surface], native, order.request, order.watch), limits)
+        passage = Passage(WIRES[order.surface], native, order.request, order.watch)
+        opened = OpenStream(parts, passage, limits, target, allotment)
         await opened.begin()
         opened.owns(stack.pop_all())
         return opened

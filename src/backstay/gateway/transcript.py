@@ -35,7 +35,7 @@ class _Block:
 
 class Transcript:
     """Follows the deltas of one answer of so many `choices`. `outputs` counts those that carry output: about one token
-    each."""
+    each; `characters` those of text, thoughts and arguments."""
 
     def __init__(self, choices: int = 1) -> None:
         self._expected = choices
@@ -44,6 +44,7 @@ class Transcript:
         self._stops: dict[int, Stopped] = {}
         self.usage: Usage | None = None
         self.outputs = 0
+        self.characters = 0
 
     @property
     def finished(self) -> bool:
@@ -94,10 +95,12 @@ class Transcript:
             block = self._blocks[key] = _Block(delta)
         if isinstance(delta, ToolDelta):
             block.pieces.append(delta.arguments)
+            self.characters += len(delta.arguments)
         elif isinstance(delta, ToolBegan):
             block.first = delta
         else:
             block.pieces.append(delta.text)
+            self.characters += len(delta.text)
             if isinstance(delta, ThinkingDelta):
                 block.signature = delta.signature or block.signature
 

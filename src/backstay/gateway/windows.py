@@ -106,14 +106,15 @@ def refusal(full: Window, needs: Needs, now: datetime, told: Headers = ()) -> Ga
     """Why `full` refuses a call, when to come back, and the headers of the answer; `told` are some more of these."""
     headers = {name.decode(): value.decode() for name, value in told}
     detail = f"{_name(full)} {_reason(full, needs)}"
+    subject = full.subject if full.scope == "model" else None
     if full.unit == Unit.USD:
-        return BudgetExceeded(detail, headers)
+        return BudgetExceeded(detail, headers, model=subject)
     until = full.refuses_until(needs, now)
     wait = _CONCURRENCY_WAIT if until == now else (until - now).total_seconds()
     if until != _NEVER:
         headers["retry-after"] = str(max(1, math.ceil(wait)))
     headers["x-should-retry"] = "true" if wait <= _SOON else "false"
-    return RateLimited(detail, headers)
+    return RateLimited(detail, headers, model=subject)
 
 
 def no_more(full: Window, needs: Needs) -> GatewayError:

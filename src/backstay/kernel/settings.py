@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     unknown_price: str = Field(
         "refuse", description="`refuse`, or USD per million tokens charged when a model has no known price."
     )
+    reserve: Literal["strict", "expected"] = Field(
+        "strict",
+        description="What a streamed call holds of budgets: the most it may cost, or what such calls cost lately.",
+    )
     pool_size: int = Field(12, ge=2, le=500, description="Database connections per process and role.")
     statement_timeout: float = Field(30.0, gt=0, description="Seconds a statement may run.")
     prepared_statements: bool = Field(True, description="Off for poolers that cannot keep them.")

@@ -25,6 +25,7 @@ options     tokens=N      the answer has exactly N tokens (a token is a word)
                           flap:M/N[:CODE[:T]]  of every N calls the first M answer with that status, 503 when left out
                           too-long          the request is refused as longer than the model takes
                           filtered          the request is refused by a content filter
+                          boundless         the answer does not keep to the limit that it was given
                           prefill           a request that ends with the beginning of its answer is refused
 """
 
@@ -41,7 +42,7 @@ EMBEDDER = "dev-hash"
 MAX_TOKENS, MAX_SECONDS, MAX_DIMENSIONS = 100_000, 3600.0, 4096
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s)")
 _AFTER = ("cut", "stall", "malformed", "error")
-_PLAIN = ("reset", "silence", "no-done", "too-long", "filtered", "prefill")
+_PLAIN = ("reset", "silence", "no-done", "too-long", "filtered", "prefill", "boundless")
 
 
 class BadOptions(ValueError):
@@ -148,7 +149,7 @@ def _fault(value: str) -> Fault:
         return Fault(kind, down=_whole(down, period), of=period, status=code, retry_after=after)
     raise BadOptions(
         f"{value!r} is no fault; there are status:CODE[:T], reset, silence, cut:N, stall:N, malformed:N, error:N, "
-        "no-done, flap:M/N[:CODE[:T]], too-long, filtered and prefill"
+        "no-done, flap:M/N[:CODE[:T]], too-long, filtered, prefill and boundless"
     )
 
 

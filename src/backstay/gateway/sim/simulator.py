@@ -98,7 +98,8 @@ class Simulator:
             tokens = [t if n == 0 or t[0].isspace() else " " + t for n, t in enumerate(tokens)]
         finish = reply.finish_reason
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
-        if isinstance(limit, int) and len(tokens) > limit:
+        boundless = options.fault is not None and options.fault.kind == "boundless"
+        if isinstance(limit, int) and len(tokens) > limit and not boundless:
             tokens, finish = tokens[:limit], "length"
         written = len(tokens) + sum(1 + len(answers.pieces(a)) for _, a in reply.tool_calls)
         read = sum(4 + len(answers.pieces(answers.text(message))) for message in messages)
