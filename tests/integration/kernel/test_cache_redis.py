@@ -171,6 +171,27 @@ class TestAway:
         assert await reader is None
 
 
+class TestCounting:
+    async def test_a_count_that_got_no_answer_is_not_sent_again(self) -> None:
+        """Sent twice it could count twice. A server that greets and then only listens hears it once."""
+        heard: list[bytes] = []
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while said := await reader.read(65536):
+                heard.append(said)
+                writer.write(b"+OK\r\n" * said.count(b"CLIENT"))
+            writer.close()
+
+        async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            store = RedisStore(f"redis://127.0.0.1:{port}/0?protocol=2")
+            cache = Cache(store, SystemClock(), front_bytes=0)
+            assert await cache.incr(ALICE, "n", ttl=600) is None
+            await until(lambda: _true(not store._calls))  # the library has given up as well
+            await cache.close()
+        assert b"".join(heard).count(b"EVALSHA") == 1
+
+
 class TestManyAtOnce:
     async def test_no_answer_goes_to_the_wrong_caller_when_others_leave(self, redis: RedisServer) -> None:
         store = RedisStore(redis.url)
@@ -240,6 +261,7 @@ async def test_every_key_in_redis_names_its_tenant_and_ends_by_itself(cache: Cac
     for tenant in tenants:
         assert await until(lambda tenant=tenant: cache.set(tenant, "k", b"value", 60))
         assert await until(lambda tenant=tenant: cache.incr(tenant, "n", ttl=60))
+        assert await until(lambda tenant=tenant: cache.incr(tenant, "n", ttl=600))
     names = {name.decode() for name in await admin.keys("*")}
     assert names == {f"backstay:cache:{tenant.hex}:{key}" for tenant in tenants for key in ("k", "n")}
     assert all([50_000 < await admin.pttl(name) <= 60_000 for name in names])
