@@ -53,6 +53,7 @@ class Nearby:
         try:
             async with self._db.tenant_tx(self._tenant) as tx:
                 await store.keep(tx, self._tenant, rest, key, vector, sealed, now, expires_at)
+            async with self._db.tenant_tx(self._tenant) as tx:
                 await store.trim(tx, self._tenant, rest, MOST_COMPARED)
         except (store.DatabaseError, BackstayError) as error:
             _log.warning("an answer could not be kept for near requests", error=str(error))

@@ -17,14 +17,13 @@ on conflict (tenant_id, rest, key) do update
 set e = excluded.e, answer = excluded.answer, kept_at = excluded.kept_at, expires_at = excluded.expires_at;
 
 -- name: trim
--- What is beyond the newest of one digest: a comparison reads all of them. Rows that another process touches are left
--- to it.
+-- What is beyond the newest of one digest: a comparison reads all of them. In a transaction of its own: it may wait for
+-- rows that others write, and must hold none then that they wait for.
 delete from backstay.cached_answer
-where tenant_id = %(tenant_id)s and rest = %(rest)s and key in (
-    select key from backstay.cached_answer
+where tenant_id = %(tenant_id)s and rest = %(rest)s and (kept_at, key) < (
+    select kept_at, key from backstay.cached_answer
     where tenant_id = %(tenant_id)s and rest = %(rest)s
-    order by kept_at desc, key offset %(most)s
-    for update skip locked);
+    order by kept_at desc, key desc offset %(most)s - 1 limit 1);
 
 -- name: sweep
 -- Answers whose time has passed, a batch at a time.
