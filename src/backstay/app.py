@@ -21,6 +21,8 @@ from .gateway.catalog import defined
 from .gateway.front import GatewayFront
 from .jobs import Jobs
 from .kernel import idempotency, telemetry
+from .kernel.cache import Cache, Store
+from .kernel.cache_postgres import PostgresStore
 from .kernel.clock import Clock, SystemClock
 from .kernel.crypto import Vault
 from .kernel.db import Database, Tx
@@ -61,6 +63,7 @@ class App:
         self._budgets: dict[str, Allowance] = {}
 
         self.db = Database(self.settings.database_url, self.settings)
+        self.cache = Cache(self._cache_store(), self.clock, front_bytes=self.settings.cache_memory_bytes)
         self.audit = Audit(self.db, self.clock, self.vault)
         self.auth = Auth(self.db, self.clock, self.vault, self.audit)
         self.events = Events(self.db, self.clock)
@@ -160,6 +163,7 @@ class App:
         self._loops = [
             asyncio.create_task(self.streams.keep(self._ending), name="streams"),
             asyncio.create_task(idempotency.keep(self.db, self.clock, self._ending), name="idempotency"),
+            asyncio.create_task(self.cache.tend(self._ending), name="cache"),
         ]
 
     async def ensure_admin(self) -> IssuedKey | None:
@@ -174,6 +178,7 @@ class App:
         self._ending.set()
         await asyncio.gather(*self._loops)
         await self.gateway.stop()
+        await self.cache.close()
         await self.db.close()
         if self._embedded is not None:
             await asyncio.to_thread(self._embedded.stop)
@@ -213,6 +218,20 @@ class App:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         to_gateway = scope["type"] == "http" and path.startswith(_GATEWAY_PATHS)
         await (self._gateway_front if to_gateway else self.api)(scope, receive, send)
+
+    def _cache_store(self) -> Store:
+        if not self.settings.redis_url:
+            return PostgresStore(self.db, self.clock)
+        try:
+            # Imported when it is used: the client is an extra.
+            from .kernel.cache_redis import RedisStore
+        except ModuleNotFoundError as error:
+            if error.name != "redis":
+                raise
+            raise ConfigurationError(
+                "BACKSTAY_REDIS_URL is set and the Redis client is not installed: `pip install 'backstay[redis]'`"
+            ) from None
+        return RedisStore(self.settings.redis_url)
 
     async def _database(self, on_progress: Callable[[str], None]) -> str:
         if self._embedded is None:

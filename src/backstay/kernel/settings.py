@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         None, repr=False, description="Direct URL for the one LISTEN connection a process keeps (with pgbouncer)."
     )
     redis_url: str | None = Field(None, repr=False, description="Redis for cache and limits; optional.")
+    cache_memory_bytes: int = Field(
+        16 * 1024 * 1024, ge=0, description="Memory for copies of cached values, per process; 0 keeps none."
+    )
     admin_key: SecretStr | None = Field(None, description="Presets the first admin key, 16 characters or more.")
     master_key: SecretStr | None = Field(
         None, description="Encrypts secrets at rest, 32 characters or more; made on first boot when embedded."
@@ -87,6 +90,13 @@ class Settings(BaseSettings):
         {}, description="Routes for every tenant: `[gateway.routes.…]` in the file, a JSON object in the variable."
     )
     app: str | None = Field(None, description="`module:attribute` of your own App, for up, serve and worker.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// (TLS) or unix://, such as redis://127.0.0.1:6379/0")
+        return value
 
     @field_validator("admin_key")
     @classmethod
