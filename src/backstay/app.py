@@ -69,7 +69,9 @@ class App:
         self.events = Events(self.db, self.clock)
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
-        self.gateway = Gateway(self.db, self.clock, self.vault, self.audit, self.events, self.settings)
+        self.gateway = Gateway(
+            self.db, self.clock, self.vault, self.audit, self.events, self.settings, cache=self.cache
+        )
         self.catalog = self.gateway.catalog
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from ..kernel.clock import Clock
@@ -28,7 +29,7 @@ class Try:
             self.usage = usage or self.usage
 
     @property
-    def cost(self) -> Any:
+    def cost(self) -> Decimal:
         used = self.usage.input_tokens or self.usage.output_tokens
         return self.target.price.cost(self.usage) if used else ZERO
 
@@ -41,6 +42,7 @@ class Call:
         self.started = time.perf_counter()
         self.tries: list[Try] = []
         self.winner: Try | None = None
+        self.settled = False
 
     def begin(self, target: Target) -> Try:
         self.tries.append(Try(target))
@@ -50,6 +52,18 @@ class Call:
     def usage(self) -> Usage:
         """What the answer used; what lost attempts used is in the ledger beside it."""
         return self.winner.usage if self.winner else Usage()
+
+    @property
+    def rescued(self) -> bool:
+        """Another target answered than the one that was asked first, and failed."""
+        return self.winner is not None and self.tries[0].target is not self.winner.target
+
+    def saved_by_route(self) -> Decimal:
+        """USD that the dearest target of the route would have cost more."""
+        if self.winner is None or self.order.plan.route is None:
+            return ZERO
+        usage = self.winner.usage
+        return max(target.price.cost(usage) for target in self.order.plan.targets) - self.winner.cost
 
     def end(self, outcome: str, payload: Mapping[str, Any], clock: Clock) -> Settlement:
         for attempt in self.tries:

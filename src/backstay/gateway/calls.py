@@ -18,6 +18,7 @@ from ..kernel.clock import Clock
 from ..kernel.errors import BackstayError, Unavailable
 from .admission import Admission
 from .allotment import Allotment
+from .answers import OFF, Answers, Flight, Hit
 from .attempts import Attempts, Health
 from .batch import Stopped
 from .call import Call, Try
@@ -25,9 +26,10 @@ from .errors import BudgetExceeded, GatewayError, ProviderFailed, RateLimited
 from .exchange import Exchange, read
 from .failures import raise_for_status, understood
 from .guards import guarded_answer
-from .models import Admitted, Mode, OutputKind, Reservation, Settlement, Usage
+from .models import ZERO, Admitted, Mode, OutputKind, Reservation, Settlement, Usage
 from .order import Order
 from .passage import Chunk, Passage
+from .replay import ends_of, parsed, saved, streamed, usage_of
 from .streaming import OpenStream, open_stream
 from .wire import EMBED_WIRES, WIRES
 
@@ -54,8 +56,11 @@ class Reply:
 class Calls:
     """Runs calls. `strict`: an answer's end leaves only after its settlement is committed."""
 
-    def __init__(self, admission: Admission, clock: Clock, health: Health, strict: bool) -> None:
+    def __init__(
+        self, admission: Admission, clock: Clock, health: Health, answers: Answers | None, strict: bool
+    ) -> None:
         self._admission, self._clock, self._health, self._strict = admission, clock, health, strict
+        self._answers = answers
         self.open = 0
         self.busy = asyncio.Event()
 
@@ -78,14 +83,18 @@ class Calls:
                 raise
 
         try:
-            raw, body = _guarded(order, *await Attempts(call, self._health).first(once))
+            async with self._flight(order) as flight:
+                if (hit := await flight.find()) is not None:
+                    return await self._given_again(call, hit)
+                raw, body = _guarded(order, *await Attempts(call, self._health).first(once))
+                payload = {"answer": body if order.kind != "embed" else _vectors_told(raw, body)}
+                end = await self._settled_well(call, payload)
+                await _keep(flight, call, raw, body)
         except GatewayError as error:
             await self._fail(call, error)
         except BaseException as error:
             self._leave(call, error)
             raise
-        end = call.end("ok", {"answer": body if order.kind != "embed" else _vectors_told(raw, body)}, self._clock)
-        await self._settle(call, end)
         return Reply(order.id, raw, body, call.usage, end.cost)
 
     async def stream(self, order: Order) -> AsyncGenerator[list[Chunk], None]:
@@ -101,6 +110,13 @@ class Calls:
         failure: GatewayError | None = None
         try:
             async with AsyncExitStack() as stack:
+                flight = await stack.enter_async_context(self._flight(order))
+                if (hit := await flight.find()) is not None:
+                    chunks, ending = streamed(order, parsed(hit))
+                    yield chunks
+                    await self._given_again(call, hit)
+                    yield ending
+                    return
                 opened = await Attempts(call, self._health).first(
                     lambda one, prefill: _opened(order, one, prefill, allotment)
                 )
@@ -109,6 +125,11 @@ class Calls:
                 async with aclosing(opened.groups()) as groups:
                     async for group in groups:
                         yield group
+                usage = _used(call, passage)
+                await self._settled_well(call, _told(order, passage))
+                yield passage.ending(usage)
+                await _keep_stream(flight, call, passage)
+                return
         except GatewayError as error:
             failure = error
         except BaseException as error:
@@ -122,10 +143,26 @@ class Calls:
                 self._broke(call, failure)
                 failure.usage = _used(call, passage)
             await self._fail(call, failure, passage)
-        assert passage is not None  # noqa: S101 -- no failure, so there was an answer
-        usage = _used(call, passage)
-        await self._settle(call, call.end("ok", _told(order, passage), self._clock))
-        yield passage.ending(usage)
+
+    def _flight(self, order: Order) -> Flight:
+        if self._answers is None or order.kind == "count":
+            return Flight(None, None, OFF, 0.0)
+        return self._answers.flight(order.tags.tenant, order.question, order.cache, order.embedder)
+
+    async def _given_again(self, call: Call, hit: Hit) -> Reply:
+        """Settles a call that was answered with what had been kept: it costs nothing."""
+        order, body = call.order, parsed(hit)
+        usage = usage_of(order, body)
+        order.told.append((b"backstay-cache", hit.told().encode()))
+        end = call.end("ok", {"answer": body, "cached": hit.told()}, self._clock)
+        kind = "semantic" if hit.found == "semantic" else "exact"
+        await self._settle(call, replace(end, cached=kind, saved_by_cache=saved(order, hit, usage)))
+        return Reply(order.id, hit.body, body, usage, ZERO)
+
+    async def _settled_well(self, call: Call, payload: Mapping[str, Any]) -> Settlement:
+        end = replace(call.end("ok", payload, self._clock), saved_by_route=call.saved_by_route(), rescued=call.rescued)
+        await self._settle(call, end)
+        return end
 
     def _broke(self, call: Call, error: GatewayError) -> None:
         """An answer that broke off counts against its target, though the target seemed well when it began."""
@@ -199,6 +236,8 @@ class Calls:
         gone = isinstance(error, asyncio.CancelledError | GeneratorExit)
         if not gone:
             _log.error("a call broke", call=str(call.order.id), exc_info=error)
+        if call.settled:
+            return
         if passage is not None:
             _used(call, passage)
         payload = {} if passage is None else _told(call.order, passage)
@@ -229,6 +268,7 @@ class Calls:
         except Stopped as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
+        call.settled = True
         future.add_done_callback(self._settled)
         target = (call.winner or call.tries[-1]).target if call.tries else call.order.plan.targets[0]
         meters = _meters(target.provider.name, target.price.label, end.outcome)
@@ -245,6 +285,19 @@ class Calls:
             self.busy.clear()
         if not future.cancelled() and (error := future.exception()) is not None:
             _log.error("a call could not be settled; its hold is left to the sweeper", error=repr(error))
+
+
+async def _keep(flight: Flight, call: Call, raw: bytes, body: dict[str, Any]) -> None:
+    """Keeps an answer for those who ask the same, and gives it to those who wait for it."""
+    if call.order.cache.on and call.winner is not None:
+        stops, tools = ends_of(call.order, body)
+        await flight.keep(raw, by=call.winner.target.name, stops=stops, tools=tools)
+
+
+async def _keep_stream(flight: Flight, call: Call, passage: Passage) -> None:
+    if call.order.cache.on:
+        body = WIRES[call.order.surface].write_answer(passage.talk.said(call.usage))
+        await _keep(flight, call, json.dumps(body), body)
 
 
 async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str, Any]]:

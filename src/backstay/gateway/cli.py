@@ -45,14 +45,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[UUID, typer.Argument(help="Its id, as `list` shows it.")]
 For = Annotated[Scope, typer.Argument(help="What is bounded.")]
 Subject = Annotated[str | None, typer.Option(help="Key id, user, feature or provider:model; none for the tenant.")]
+Since = Annotated[datetime | None, typer.Option(help="Leave out what was before (UTC).")]
+Until = Annotated[datetime | None, typer.Option(help="Leave out what was from then on (UTC).")]
 _SHOWN = 1000
 
 
 @commands.command()
 def spend(
     by: Annotated[str, typer.Option(help="Add up by feature, user, key, model or day.")] = "feature",
-    since: Annotated[datetime | None, typer.Option(help="Leave out what was spent before (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Leave out what was spent from then on (UTC).")] = None,
+    since: Since = None,
+    until: Until = None,
     feature: Annotated[str | None, typer.Option(help="Only this feature.")] = None,
     user: Annotated[str | None, typer.Option(help="Only this user.")] = None,
     key: Annotated[UUID | None, typer.Option(help="Only this key.")] = None,
@@ -76,6 +78,25 @@ def spend(
     for row in rows:
         table.add_row(row.name or "-", *map(str, (row.calls, row.input_tokens, row.output_tokens)), f"{row.cost:f}")
     out.print(table if rows else "nothing spent yet")
+
+
+@commands.command()
+def savings(
+    since: Since = None,
+    until: Until = None,
+    json: Json = False,
+) -> None:
+    """Print what keeping answers, routing and falling back have saved."""
+    found = _with_gateway(lambda gateway, by: gateway.savings(by, since, until))
+    if json:
+        _print_json(found)
+        return
+    table = Table("by", "calls", "USD saved")
+    table.add_row("kept answers", str(found.cached), f"{found.by_cache:f}")
+    table.add_row("routing", str(found.routed), f"{found.by_route:f}")
+    table.add_row("fallback", str(found.rescued), "calls that would have failed")
+    out.print(table)
+    out.print(f"{found.calls} calls cost {found.cost:f} USD")
 
 
 @budgets.command("list")

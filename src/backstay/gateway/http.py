@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
 from . import sheet
-from .models import CallRow, SpendFilter, SpendRow
+from .models import CallRow, Savings, SpendFilter, SpendRow
 from .service import Gateway, Group
 from .terms import (
     Budget,
@@ -116,10 +116,30 @@ class CallView(BaseModel):
     input_tokens: int
     output_tokens: int
     cost: Decimal
+    route: str | None
+    cached: str | None
+    rescued: bool
 
     @classmethod
     def of(cls, row: CallRow) -> "CallView":
         return cls.model_validate(row, from_attributes=True)
+
+
+class SavingsView(BaseModel):
+    """What `calls` cost (USD), and what they would have cost more: `cached` of them without kept answers, `routed` of
+    them at the dearest target of their route. `rescued` of them were answered by a fallback, and would have failed."""
+
+    calls: int
+    cost: Decimal
+    cached: int
+    by_cache: Decimal
+    routed: int
+    by_route: Decimal
+    rescued: int
+
+    @classmethod
+    def of(cls, savings: Savings) -> "SavingsView":
+        return cls.model_validate(savings, from_attributes=True)
 
 
 @router.post("/budgets", permission="budgets:write", status=201, errors=[BudgetExists])
@@ -213,6 +233,17 @@ async def spend(
         disposition = {"content-disposition": f'attachment; filename="spend-by-{group}.csv"'}
         return Response(sheet.spend(group, rows), media_type=sheet.TYPE, headers=disposition)
     return [SpendView.of(row) for row in rows]
+
+
+@router.get("/savings", permission="gateway:read")
+async def savings(
+    by: Caller,
+    gateway: Service,
+    since: Annotated[datetime | None, Query(description="Leave out calls that ended before.")] = None,
+    until: Annotated[datetime | None, Query(description="Leave out calls that ended from then on.")] = None,
+) -> SavingsView:
+    """What keeping answers, routing and falling back have saved."""
+    return SavingsView.of(await gateway.savings(by, since, until))
 
 
 @router.get("/calls", permission="gateway:read")

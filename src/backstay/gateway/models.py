@@ -187,7 +187,8 @@ class SpendFilter:
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """One call as the list shows it. `state`: open, finished, abandoned."""
+    """One call as the list shows it. `state`: open, finished, abandoned. `cached`: exact or semantic, where a kept
+    answer was given; `rescued`: a fallback answered."""
 
     id: UUID
     started_at: datetime
@@ -203,6 +204,23 @@ class CallRow:
     input_tokens: int
     output_tokens: int
     cost: Decimal
+    route: str | None
+    cached: str | None
+    rescued: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Savings:
+    """What `calls` cost (USD), and what they would have cost more: `cached` of them without kept answers, `routed` of
+    them at the dearest target of their route. `rescued` of them were answered by a fallback, and would have failed."""
+
+    calls: int
+    cost: Decimal
+    cached: int
+    by_cache: Decimal
+    routed: int
+    by_route: Decimal
+    rescued: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from uuid import UUID
 from ..kernel import json
 from ..kernel.errors import BadRequest
 from ..kernel.ids import new_id
+from .answers import OFF, CachePolicy, Embedder, Question, Surface
 from .dialogue import Ask, EmbedAsk, Kind, Part, Request, Text, ToolCall, ToolResult
 from .guards import Guard, GuardContext, GuardedStream
 from .models import ZERO, Mode, Tags, Timeouts, Usage
@@ -17,12 +18,19 @@ from .providers import Outgoing, Target
 from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
 from .wire.gemini import ids as gemini_ids
 
+_PLACES = {
+    "openai-chat": Surface.CHAT,
+    "openai-responses": Surface.RESPONSES,
+    "anthropic": Surface.MESSAGES,
+    "gemini": Surface.GENERATE,
+    "openai-embed": Surface.EMBEDDINGS,
+}
 _TAGS = frozenset({"feature", "task"})
 
 
 @dataclass(frozen=True, slots=True)
 class Itinerary:
-    """Whom to ask, in order, and how patiently. `why` tells how the order came about.
+    """Whom to ask, in order, and how patiently. `revision` is the route's; `why` tells how the order came about.
 
     `mode` live: output leaves as it comes. guarded: it is held back until it is whole, so that another target can
     answer when one breaks off. `retries`: how often one target is asked again. `hedge`: seconds after which a second
@@ -32,11 +40,13 @@ class Itinerary:
     targets: tuple[Target, ...]
     timeouts: Timeouts
     route: str | None = None
+    revision: int | None = None
     why: Mapping[str, Any] = field(default_factory=dict)
     mode: Literal["live", "guarded"] = "live"
     retries: int = 2
     hedge: float | None = None
     fall_back_on_filter: bool = False
+    cache: CachePolicy = OFF
     answered: Callable[[Target], None] = lambda target: None
 
 
@@ -61,6 +71,8 @@ class Order:
     forward: Mapping[str, str] = field(default_factory=dict)
     guards: tuple[Guard, ...] = ()
     mode: Mode = Mode.STRICT
+    cache: CachePolicy = OFF
+    embedder: Embedder | None = None
     told: list[tuple[bytes, bytes]] = field(default_factory=list)
     id: UUID = field(default_factory=new_id)
 
@@ -87,6 +99,14 @@ class Order:
             return ZERO
         read, media = self.request.input_bound, self.request.media > 0
         return max(target.price.bound(read, written, media=media, hour=self.hour) for target in self.plan.targets)
+
+    @property
+    def question(self) -> Question:
+        """What the answer cache knows the request by."""
+        asked = self.plan.route or self.request.model
+        if self.plan.revision is not None:
+            asked = f"{asked}@{self.plan.revision}"
+        return Question(_PLACES[self.surface], asked, self.body, dict(self.forward))
 
     @property
     def context(self) -> GuardContext:

@@ -302,8 +302,19 @@ limit 1000;
 -- name: calls
 -- A page of calls, newest first.
 select id, started_at, finished_at, state, outcome, provider, model, feature, end_user as user, key_id as key,
-       run_id as run, input_tokens, output_tokens, cost
+       run_id as run, input_tokens, output_tokens, cost, route, cached, rescued
 from backstay.call
 where tenant_id = %(tenant_id)s and (%(after)s::uuid is null or id < %(after)s::uuid)
   and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)
 order by id desc limit %(limit)s;
+
+-- name: savings
+-- What keeping answers, routing and falling back have saved, of calls that ended in a span of time.
+select count(*)::int as calls, coalesce(sum(cost), 0) as cost,
+       count(*) filter (where cached is not null)::int as cached, coalesce(sum(saved_by_cache), 0) as by_cache,
+       count(*) filter (where saved_by_route > 0)::int as routed, coalesce(sum(saved_by_route), 0) as by_route,
+       count(*) filter (where rescued)::int as rescued
+from backstay.call
+where tenant_id = %(tenant_id)s and state = 'finished'
+  and (%(since)s::timestamptz is null or finished_at >= %(since)s::timestamptz)
+  and (%(until)s::timestamptz is null or finished_at < %(until)s::timestamptz);

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from ..audit import Audit
 from ..events import Events
 from ..kernel import json, telemetry
+from ..kernel.cache import Cache
 from ..kernel.clock import Clock
 from ..kernel.crypto import Vault
 from ..kernel.db import Database
@@ -21,15 +22,17 @@ from ..kernel.settings import Settings
 from ..outbound import AddressGuard, AddressPolicy, Breakers, RetryBudget
 from . import store
 from .admission import Admission
+from .answers import OFF, Answers, CachePolicy, Embedder
 from .attempts import Health
 from .budgets import Budgets
 from .calls import Calls, Reply
+from .catalog import CachePolicy as RouteCache
 from .catalog import Catalog, Plan, Snapshot
 from .dialogue import Kind, Request
 from .errors import GatewayError
 from .guards import Guard, GuardContext, guarded_request
 from .limits import Limits
-from .models import Answer, CallRow, Embeddings, Mode, SpendFilter, SpendRow, Tags, Timeouts
+from .models import Answer, CallRow, Embeddings, Mode, Savings, SpendFilter, SpendRow, Tags, Timeouts
 from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
@@ -70,6 +73,7 @@ class Gateway:
         events: Events,
         settings: Settings,
         *,
+        cache: Cache | None = None,
         timeouts: Timeouts | None = None,
         providers: Sequence[Provider] | None = None,
     ) -> None:
@@ -86,7 +90,8 @@ class Gateway:
         self.catalog = Catalog(db, clock, vault, audit, settings, kinds=kinds(), guard=self._check_address)
         self._health = Health(Breakers(), RetryBudget(), self.catalog.board)
         self.catalog.attach(listed=self._targets.price, is_open=self._is_resting)
-        self._calls = Calls(self._admission, clock, self._health, settings.durability == "strict")
+        self._answers = None if cache is None else Answers(db, clock, vault, cache)
+        self._calls = Calls(self._admission, clock, self._health, self._answers, settings.durability == "strict")
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
         self.budgets = Budgets(db, clock, audit)
         self._guards: list[Guard] = []
@@ -106,6 +111,8 @@ class Gateway:
             asyncio.create_task(self.sweeper.run(self._stop), name="gateway sweeper"),
             asyncio.create_task(self.catalog.keep(self._stop), name="gateway catalog"),
         ]
+        if self._answers is not None:
+            self._loops.append(asyncio.create_task(self._answers.tend(self._stop), name="gateway answers"))
         for loop in self._loops:
             loop.add_done_callback(_tell_if_broken)
 
@@ -264,6 +271,8 @@ class Gateway:
             headers=sent | ({SIM_HEADER: given[SIM_HEADER]} if given.get(SIM_HEADER) else {}),
             forward={name: given[name] for name in FORWARDED.get(surface, ()) if name in given},
             guards=tuple(self._guards),
+            cache=CachePolicy.of(given, plan.cache) if request.choices == 1 else OFF,
+            embedder=self._embedder(by),
         )
 
     async def answer(self, order: Order) -> Reply:
@@ -296,6 +305,17 @@ class Gateway:
         by.require(READ)
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.spend(tx, by.tenant, group, (only or SpendFilter()).checked())
+
+    async def savings(self, by: Principal, since: datetime | None = None, until: datetime | None = None) -> Savings:
+        """What keeping answers, routing and falling back have saved, of calls that ended in that time.
+
+        Raises:
+            Invalid: the time ends before it begins (422).
+        """
+        by.require(READ)
+        span = SpendFilter(since, until).checked()
+        async with self._db.tenant_tx(by.tenant) as tx:
+            return await store.savings(tx, by.tenant, span.since, span.until)
 
     async def calls(
         self, by: Principal, after: UUID | None = None, limit: int = 50, run: UUID | None = None
@@ -331,6 +351,8 @@ class Gateway:
             targets=tuple(targets),
             timeouts=route.deadlines.over(self._timeouts),
             route=None if route.is_direct else route.name,
+            revision=None if route.is_direct else snapshot.routes[route.name].revision,
+            cache=_kept(route.cache),
             why=why,
             mode=mode or route.mode,
             retries=RETRIES if route.retries is None else route.retries,
@@ -346,6 +368,17 @@ class Gateway:
             wrong = FieldError("backstay-reserve", f"must be {' or '.join(Mode)}")
             raise BadRequest("`backstay-reserve` is wrong", errors=[wrong])
         return Mode(given) if request.stream else Mode.STRICT
+
+    def _embedder(self, by: Principal) -> Embedder | None:
+        """Makes vectors for the answer cache, at the tenant's expense."""
+        model = self._settings.cache_embedder
+        if model is None:
+            return None
+
+        async def embed(text: str) -> Sequence[float]:
+            return (await self.embed(by, model, [text], feature="cache")).vectors[0]
+
+        return Embedder(model, embed)
 
     def _answered(self, plan: Plan, target: Target) -> None:
         if plan.conversation is not None:
@@ -408,6 +441,11 @@ class Gateway:
 def _tell_if_broken(loop: "asyncio.Task[None]") -> None:
     if not loop.cancelled() and (error := loop.exception()) is not None:
         _log.critical("a loop of the gateway broke; restart the process", loop=loop.get_name(), exc_info=error)
+
+
+def _kept(cache: RouteCache | None) -> CachePolicy:
+    """What a route says about keeping answers."""
+    return OFF if cache is None else CachePolicy(ttl=max(1, int(cache.ttl)), semantic=cache.semantic)
 
 
 def _mode(given: str | None) -> Literal["live", "guarded"] | None:

@@ -20,6 +20,7 @@ from .models import (
     Mode,
     OutputKind,
     Reservation,
+    Savings,
     Settlement,
     SpendFilter,
     SpendRow,
@@ -337,6 +338,10 @@ async def spend(tx: Tx, tenant: UUID, by: str, only: SpendFilter) -> list[SpendR
 
 async def calls(tx: Tx, tenant: UUID, after: UUID | None, run: UUID | None, limit: int) -> list[CallRow]:
     return await _queries.calls.all(tx, CallRow, tenant_id=tenant, after=after, run_id=run, limit=limit)
+
+
+async def savings(tx: Tx, tenant: UUID, since: datetime | None, until: datetime | None) -> Savings:
+    return await _queries.savings.one(tx, Savings, tenant_id=tenant, since=since, until=until)
 
 
 def _keys(windows: Iterable[WindowKey]) -> str:

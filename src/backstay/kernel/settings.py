@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         None, repr=False, description="Direct URL for the one LISTEN connection a process keeps (with pgbouncer)."
     )
     redis_url: str | None = Field(None, repr=False, description="Redis for cache and limits; optional.")
+    cache_embedder: str | None = Field(
+        None, description="Model that finds answers of near requests, such as openai:text-embedding-3-small."
+    )
     cache_memory_bytes: int = Field(
         16 * 1024 * 1024, ge=0, description="Memory for copies of cached values, per process; 0 keeps none."
     )

@@ -20,6 +20,8 @@ from backstay.gateway.front import GatewayFront
 from backstay.gateway.models import Admitted, Attempt, Mode, Reservation, Settlement, Tags
 from backstay.gateway.providers import Provider
 from backstay.gateway.sim.server import SimServer
+from backstay.kernel.cache import Cache
+from backstay.kernel.cache_postgres import PostgresStore
 from backstay.kernel.clock import Clock, SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
@@ -74,8 +76,9 @@ async def make_gateway(
             **changes: Any,
         ) -> Gateway:
             changed = settings.model_copy(update={"openai_base_url": base_url, "unknown_price": "1", **changes})
+            cache = Cache(PostgresStore(db, clock), clock)
             gateway = Gateway(
-                db, clock, vault, audit, Events(db, clock), changed, timeouts=timeouts, providers=providers
+                db, clock, vault, audit, Events(db, clock), changed, cache=cache, timeouts=timeouts, providers=providers
             )
             await gateway.start()
             stack.push_async_callback(gateway.stop)

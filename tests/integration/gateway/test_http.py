@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -174,3 +175,18 @@ async def test_spend_is_csv_for_who_asks(client, spent, params, accept, as_csv):
     names, *lines = csv.reader(io.StringIO(answer.text, newline=""))
     assert names == ["feature", "calls", "input_tokens", "output_tokens", "cost_usd"]
     assert [(line[0], line[1], line[4]) for line in lines] == [("chat", "3", "1.5"), ("'=evil()", "1", "0.5")]
+
+
+async def test_savings_are_shown_to_their_tenant(client, other_client):
+    body = {"model": "sim:echo?price=0.5", "messages": [{"role": "user", "content": "hello"}]}
+    for _ in range(2):
+        await client.post("/v1/chat/completions", json=body, headers={"backstay-cache": "ttl=60"})
+    saved = (await client.get("/api/gateway/savings")).json()
+    assert (saved["calls"], saved["cached"], Decimal(saved["by_cache"])) == (2, 1, Decimal("0.5"))
+    assert (await other_client.get("/api/gateway/savings")).json()["calls"] == 0
+    wrong = await client.get(
+        "/api/gateway/savings", params={"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
+    )
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid")
+    calls = (await client.get("/api/gateway/calls")).json()["items"]
+    assert [call["cached"] for call in calls] == ["exact", None]

@@ -148,3 +148,22 @@ async def test_a_conversation_stays_with_its_target(gateway, owner):
     for number in range(4):
         talk = {"model": "both", "messages": [{"role": "user", "content": f"conversation {number}"}]}
         assert len({(await gateway.complete(owner, talk, feature="f"))["model"] for _ in range(4)}) == 1
+
+
+async def test_the_report_of_savings_adds_up(gateway, owner, http):
+    """What the dearest target of a route would have cost, what a kept answer had cost, and calls that were rescued."""
+    for model, usd in (("openai:sim:echo*", 1), ("anthropic:sim:echo", 10)):
+        await gateway.catalog.prices.add(owner, NewPrice(pattern=model, input=Decimal(0), output=Decimal(usd)))
+    cheap = Route(name="cheap", targets=["anthropic:sim:echo", "openai:sim:echo"], strategy="cost", cache={"ttl": 60})
+    await gateway.catalog.routes.put(owner, cheap)
+    rescue = Route(name="rescue", targets=["openai:sim:echo?fault=status:500", "openai:sim:echo"], retries=0)
+    await gateway.catalog.routes.put(owner, rescue)
+    for _ in range(2):
+        await http.post("/v1/chat/completions", json=asked("cheap", max_tokens=50))
+    await http.post("/v1/chat/completions", json=asked("rescue", max_tokens=50))
+    token = Decimal(1) / 1_000_000
+    savings = await gateway.savings(owner)
+    assert (savings.calls, savings.cached, savings.routed, savings.rescued) == (3, 1, 1, 1)
+    assert savings.by_route == 4 * 9 * token
+    assert savings.by_cache == 4 * token
+    assert savings.cost == 2 * 4 * token
