@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -11,8 +12,8 @@ from uuid import UUID
 from ..audit import Audit
 from ..content import Content
 from ..events import Events
-from ..gateway import Gateway, GatewayError, ProviderFailed, ProviderRefused
-from ..jobs import Discard
+from ..gateway import Gateway, GatewayError, ProviderFailed, ProviderRefused, RateLimited
+from ..jobs import Discard, Snooze
 from ..kernel.clock import Clock
 from ..kernel.db import Tx
 from ..kernel.principal import Principal
@@ -61,6 +62,8 @@ class Steps:
         except GatewayError as error:
             if _hopeless(error):
                 raise Discard(f"{error.title}: {error.detail}") from error
+            if isinstance(error, RateLimited):
+                raise Snooze(timedelta(seconds=int(error.headers["retry-after"])), error.detail) from error
             raise
 
     async def _reply(self, by: Principal, run: UUID, question: Question, found: Found, key: str) -> Reply:
@@ -193,6 +196,8 @@ def _hopeless(error: GatewayError) -> bool:
     """Whether the same call again would get the same answer."""
     if isinstance(error, ProviderRefused):
         return error.status not in (408, 409, 429)
+    if isinstance(error, RateLimited):
+        return error.headers["x-should-retry"] != "true"  # who asked does not wait for hours
     return not isinstance(error, ProviderFailed)
 
 

@@ -7,7 +7,15 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..gateway import BudgetExceeded, ModelNotFound, PriceUnknown, ProviderFailed, ProviderRefused, ProviderTimeout
+from ..gateway import (
+    BudgetExceeded,
+    ModelNotFound,
+    PriceUnknown,
+    ProviderFailed,
+    ProviderRefused,
+    ProviderTimeout,
+    RateLimited,
+)
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
 from .models import (
@@ -238,6 +246,7 @@ async def delete(name: Name, id: Id, by: Caller, tx: Tx, content: Service) -> De
         ProviderRefused,
         ProviderFailed,
         ProviderTimeout,
+        RateLimited,
     ],
 )
 async def search(name: Name, body: Query, by: Caller, content: Service) -> AnswerView:

@@ -106,7 +106,8 @@ class Order:
         asked = self.plan.route or self.request.model
         if self.plan.revision is not None:
             asked = f"{asked}@{self.plan.revision}"
-        return Question(_PLACES[self.surface], asked, self.body, dict(self.forward))
+        changing = {name: value for name, value in self.headers.items() if name != "idempotency-key"}
+        return Question(_PLACES[self.surface], asked, self.body, {**self.forward, **changing})
 
     @property
     def context(self) -> GuardContext:

@@ -141,6 +141,30 @@ async def test_a_budget_that_has_no_room_ends_the_answer_and_costs_nothing(app, 
     assert await app.gateway.calls(owner, run=asked.run) == []
 
 
+async def test_a_limit_that_has_no_room_for_long_ends_the_answer(app, owner, library, worker):
+    await app.gateway.limits.create(owner, "feature", "ask", "requests", 0, "day")
+    asked = await ask(app, owner)
+    end = (await heard(app, owner, asked))[-1]
+    assert end.type == "error"
+    assert "limit of feature ask" in end.data["detail"]
+    assert await app.gateway.calls(owner, run=asked.run) == []
+
+
+async def test_an_answer_waits_for_a_limit_that_has_room_in_a_moment(app, owner, library, worker):
+    await app.gateway.limits.create(owner, "tenant", None, "concurrency", 1)
+    long = {"model": "sim:echo?itl=10s", "messages": [{"role": "user", "content": "one two"}]}
+    holding = app.gateway.stream(owner, long, feature="other")
+    await anext(holding)
+    asked = await ask(app, owner)
+    async with asyncio.timeout(20):
+        while not await app.audit.entries(owner, action="model.call.refused"):  # noqa: ASYNC110 -- a worker commits it
+            await asyncio.sleep(0.02)
+    await holding.aclose()
+    events = await heard(app, owner, asked)
+    assert events[-1].type == "done"
+    assert (await app.agents.answer(owner, asked.run)).outcome == "answered"
+
+
 async def test_a_model_that_fails_in_the_middle_is_asked_again_and_the_stream_says_so(
     app, owner, library, worker, monkeypatch
 ):
