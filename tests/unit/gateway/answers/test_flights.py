@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backstay.gateway.answers.flights import Flights
 
@@ -125,12 +127,13 @@ async def test_everybody_leaves_and_the_next_one_finds_nothing_in_its_way(flight
 
 async def test_after_three_failed_leaders_the_rest_go_on_their_own_together(flights: Flights[str]) -> None:
     failing, working = Provider(fails=MANY), Provider()
-    failing.go_on.set()
 
     async def one(number: int) -> str:
         return await call(flights, failing if number < 3 else working)
 
     tasks = [asyncio.create_task(one(number)) for number in range(MANY)]
+    await failing.asked.wait()
+    failing.go_on.set()
     await settled(lambda: working.calls == MANY - 3)  # nobody waits for anybody any more
     working.go_on.set()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -187,6 +190,43 @@ async def test_an_answer_is_there_for_those_who_come_while_it_is_being_kept(flig
     late = flights.seat("k")
     assert await late.board(1) is None
     assert late.leads
+
+
+ACTS = st.sampled_from(["answers", "fails", "leaves", "keeps to itself"])
+
+
+@given(st.lists(st.tuples(ACTS, st.integers(0, 3)), max_size=12))
+def test_whatever_each_one_does_all_come_to_an_end_and_nothing_is_left(plan: list[tuple[str, int]]) -> None:
+    async def one(flights: Flights[str], act: str, pauses: int) -> str:
+        seat = flights.seat("k")
+        try:
+            if (shared := await seat.board(60)) is not None:
+                return shared
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            if act == "fails":
+                raise ConnectionError
+            seat.divert() if act == "keeps to itself" else seat.land("answer")
+            return "answer"
+        finally:
+            seat.leave()
+
+    async def run() -> None:
+        flights: Flights[str] = Flights()
+        tasks = [asyncio.create_task(one(flights, act, pauses)) for act, pauses in plan]
+        for (act, pauses), task in zip(plan, tasks, strict=True):
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            if act == "leaves":
+                task.cancel()
+        async with asyncio.timeout(10):
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for (act, _), end in zip(plan, ends, strict=True):
+            may = {"fails": ConnectionError, "leaves": asyncio.CancelledError}
+            assert end == "answer" or isinstance(end, may[act])
+        assert len(flights) == 0
+
+    asyncio.run(run())
 
 
 async def settled_in_time(check: Callable[[], bool]) -> None:
