@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from backstay.app import App
 from backstay.audit import Audit
 from backstay.auth import Auth
+from backstay.gateway.providers.table import KINDS
 from backstay.kernel.clock import ManualClock, SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import OWNER, Database
@@ -30,6 +31,11 @@ from backstay.kernel.migrate import Migrations, history
 from backstay.kernel.principal import Principal
 from backstay.kernel.roles import bootstrap, verify
 from backstay.kernel.settings import Settings
+
+# Keys and addresses of real providers, which no test may use; backends that tests start inherit what is left.
+for _kind in KINDS.values():
+    for _variable in (_kind.key, _kind.base):
+        os.environ.pop(_variable or "", None)
 
 MASTER_KEY = "test-master-key-0123456789abcdef-0123456789"
 _LOCK = 0x7E57

@@ -3,18 +3,26 @@
     python benchmarks/gateway/gateway.py [--seconds 5] [--concurrency 64] [--durability both]
 
 Starts an embedded Postgres in a temporary folder (fsync on), a canned provider and the gateway, each a process of its
-own on loopback, and loads the gateway from this one. Prints requests/s, the p50 that the gateway adds to one call at a
-time, CPU of the gateway's process a request and a streamed chunk, and its memory with open streams.
+own on loopback, and loads the gateway from this one. Everything is on: keys, a route of two targets, a budget, limits
+of requests and concurrency, audit, ledger. Prints requests/s, the p50 that the gateway adds to one call at a time, CPU
+of the gateway's process a request and a streamed chunk, and its memory with open streams.
+
+`--litellm PATH`: the `litellm` of an environment where its proxy is installed; it is measured in the same run, with one
+worker, against the same provider. It keeps neither budgets nor records then, as it has no database.
 """
 
 import argparse
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import platform
+import socket
 import statistics
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -57,6 +65,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
     from backstay.auth import Auth
     from backstay.events import Events
     from backstay.gateway import Gateway
+    from backstay.gateway.catalog import Route
     from backstay.gateway.front import GatewayFront
     from backstay.kernel.clock import SystemClock
     from backstay.kernel.crypto import Vault
@@ -75,14 +84,18 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
             owner = await auth.authenticate(issued.secret)
             if not await gateway.budgets.list(owner):
                 await gateway.budgets.create(owner, "tenant", None, Decimal(1_000_000), "month")
+                await gateway.limits.create(owner, "tenant", None, "requests", 100_000_000, "day")
+                await gateway.limits.create(owner, "tenant", None, "concurrency", 100_000)
+                targets = ["openai:gpt-4o-mini", "openai:gpt-4.1-mini"]
+                await gateway.catalog.routes.put(owner, Route(name="bench", targets=targets))
             await gateway.start()
             config = uvicorn.Config(
                 GatewayFront(gateway, auth.authenticate), port=0, lifespan="off", log_level="warning", ws="none"
             )
-            socket = config.bind_socket()
-            socket.listen(1024)  # whoever hears of the port may connect
-            ports.put((socket.getsockname()[1], issued.secret))
-            await uvicorn.Server(config).serve([socket])
+            bound = config.bind_socket()
+            bound.listen(1024)  # whoever hears of the port may connect
+            ports.put((bound.getsockname()[1], issued.secret))
+            await uvicorn.Server(config).serve([bound])
 
     uvloop.run(main())
 
@@ -119,9 +132,9 @@ class Client(asyncio.Protocol):
         return await self.done
 
 
-def request_for(key: str, stream: bool) -> bytes:
+def request_for(key: str, stream: bool, model: str = "bench") -> bytes:
     extra = ',"stream":true' if stream else ""
-    body = f'{{"model":"openai:gpt-4o-mini",{MESSAGES}{extra},"max_tokens":100}}'.encode()
+    body = f'{{"model":"{model}",{MESSAGES}{extra},"max_tokens":100}}'.encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
@@ -161,8 +174,10 @@ def cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-async def measure(name: str, gateway: int, provider: int, key: str, pid: int, options: Any) -> None:
-    process, ask = psutil.Process(pid), request_for(key, False)
+async def measure(
+    name: str, gateway: int, provider: int, key: str, pid: int, options: Any, model: str = "bench"
+) -> None:
+    process, ask = psutil.Process(pid), request_for(key, False, model)
     direct = await p50(provider, ask)
     await load(gateway, ask, options.concurrency, 1.0)
     through = await p50(gateway, ask)
@@ -174,7 +189,7 @@ async def measure(name: str, gateway: int, provider: int, key: str, pid: int, op
         f"added p50 {through - direct:5.2f} ms",
         flush=True,
     )
-    stream = request_for(key, True)
+    stream = request_for(key, True, model)
     before = cpu(process)
     rate = await load(gateway, stream, 50, options.seconds)
     per_chunk = (cpu(process) - before) / (rate * options.seconds * CHUNKS) * 1e6
@@ -191,6 +206,35 @@ async def measure(name: str, gateway: int, provider: int, key: str, pid: int, op
     )
 
 
+@contextlib.contextmanager
+def litellm(program: Path, provider: int, folder: Path) -> Iterator[tuple[int, int]]:
+    """LiteLLM's proxy in front of the provider; gives its port and process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = folder / "litellm.yaml"
+    config.write_text(
+        "model_list:\n- model_name: gpt-4o-mini\n  litellm_params:\n    model: openai/gpt-4o-mini\n"
+        f"    api_base: http://127.0.0.1:{provider}/v1\n    api_key: none\n"
+        "general_settings:\n  master_key: sk-bench\n"
+    )
+    command = [str(program), "--config", str(config), "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
+    quiet = {**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
+    with (folder / "litellm.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
+        try:
+            deadline = time.monotonic() + 90
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                assert process.poll() is None, (folder / "litellm.log").read_text()
+                assert time.monotonic() < deadline, "the litellm proxy did not come up"
+                time.sleep(0.2)
+            serving = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            yield port, max(serving, key=lambda one: one.memory_info().rss).pid
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
 def main() -> None:
     from backstay.kernel.embedded import EmbeddedPostgres
     from backstay.kernel.migrate import Migrations
@@ -199,6 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--litellm", type=Path, help="the litellm program to measure beside")
     parser.add_argument("--durability", choices=["strict", "relaxed", "both"], default="both")
     options = parser.parse_args()
     memory = psutil.virtual_memory().total / 2**30
@@ -233,6 +278,9 @@ def main() -> None:
                 finally:
                     gateway.terminate()
                     gateway.join()
+            if options.litellm:
+                with litellm(options.litellm, provider_port, Path(folder)) as (port, pid):
+                    uvloop.run(measure("litellm", port, provider_port, "sk-bench", pid, options, "gpt-4o-mini"))
         finally:
             provider.terminate()
             provider.join()

@@ -21,9 +21,16 @@ from pathlib import Path
 from typing import Any
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"' + b"x" * 400 + b'"}]}'
-ANSWER = b'{"id":"chatcmpl-1","object":"chat.completion","choices":[{"message":{"content":"' + b"y" * 400 + b'"}}]}'
+USAGE = b'"usage":{"prompt_tokens":100,"completion_tokens":100,"total_tokens":200}'
+ANSWER = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"' + b"y" * 400 + b'"},"finish_reason":"stop"}],' + USAGE + b"}"
+)
 CHUNK = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"delta":{"content":"word "}}]}\n\n'
-END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+END = (
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    b'data: {"choices":[],' + USAGE + b"}\n\ndata: [DONE]\n\n"
+)
 CHUNKS = 100
 
 

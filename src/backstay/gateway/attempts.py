@@ -39,8 +39,11 @@ class Health:
     retries: RetryBudget
     latency: LatencyBoard
 
-    def breaker(self, target: Target) -> Breaker:
-        return self.breakers.of((target.place, target.provider.key))
+    def breaker(self, place: Hashable, key: str) -> Breaker:
+        return self.breakers.of((place, key))
+
+    def breaker_of(self, target: Target) -> Breaker:
+        return self.breaker(target.place, target.provider.key)
 
 
 class Attempts:
@@ -100,9 +103,9 @@ class Attempts:
         """Seconds until the same target may be asked again; None when it should not be."""
         if not conduct.retry or left <= 0 or len(self._call.tries) >= _MOST:
             return None
-        if self._health.breaker(target).retry_after > 0:
+        if self._health.breaker_of(target).retry_after > 0:
             return None
-        if conduct.after is not None and any(self._health.breaker(other).retry_after == 0 for other in others):
+        if conduct.after is not None and any(self._health.breaker_of(other).retry_after == 0 for other in others):
             return None  # another one can answer now
         wait = full_jitter(self._plan.retries - left) if conduct.after is None else conduct.after
         if time.monotonic() + wait >= self._until or not self._health.retries.take():
@@ -128,7 +131,7 @@ class Attempts:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _attempt(self, target: Target, once: Once[Result], prefill: bool) -> Result:
-        permit = self._health.breaker(target).ask()
+        permit = self._health.breaker_of(target).ask()
         if permit is None:
             raise _Failed(self._resting(target), Conduct(health="unknown"))
         one = self._call.begin(target)
@@ -169,7 +172,7 @@ class Attempts:
 
     def _resting(self, target: Target | None = None) -> ProviderResting:
         asked = self._plan.targets if target is None else (target,)
-        wait = min((self._health.breaker(one).retry_after for one in asked), default=0.0)
+        wait = min((self._health.breaker_of(one).retry_after for one in asked), default=0.0)
         names = ", ".join(one.name for one in asked)
         return ProviderResting(
             f"{names} failed too often lately and is asked again in {wait:.0f} s",

@@ -167,7 +167,7 @@ class Calls:
     def _broke(self, call: Call, error: GatewayError) -> None:
         """An answer that broke off counts against its target, though the target seemed well when it began."""
         if isinstance(error, ProviderFailed) and call.winner is not None:
-            permit = self._health.breaker(call.winner.target).ask()
+            permit = self._health.breaker_of(call.winner.target).ask()
             if permit is not None:
                 permit.failed()
 

@@ -386,10 +386,9 @@ class Gateway:
 
     def _is_resting(self, snapshot: Snapshot, model: str) -> bool:
         try:
-            target = self._targets.of(snapshot, model, self._clock.now())
+            return self._targets.breaker(snapshot, model, self._clock.now(), self._health).retry_after > 0
         except GatewayError:
             return False
-        return self._health.breaker(target).retry_after > 0
 
     def _guard_of_addresses(self) -> AddressGuard:
         networks = [part for part in self._settings.private_networks.split(",") if part.strip()]

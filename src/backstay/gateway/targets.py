@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ..kernel.errors import Invalid
+from ..outbound import Breaker
+from .attempts import Health
 from .catalog import Account as StoredAccount
 from .catalog import Snapshot
 from .errors import GatewayError, ModelNotFound
@@ -35,15 +37,28 @@ class Targets:
             ModelNotFound: no provider answers to that name (404). PriceUnknown (422).
             BadModelOptions: the simulator's options are wrong (422).
         """
+        provider, asked, tenant = self._found(snapshot, name, at)
+        canonical = provider.canonical(asked if tenant is None else name.partition(":")[2])
+        price: Price = snapshot.price(f"{provider.name}:{canonical}", at) or provider.price(asked, at)
+        return Target(provider, asked, canonical, price, window, tenant)
+
+    def breaker(self, snapshot: Snapshot, name: str, at: datetime, health: Health) -> Breaker:
+        """The breaker of the target that `name` means.
+
+        Raises:
+            ModelNotFound: no provider answers to that name (404).
+        """
+        provider, asked, tenant = self._found(snapshot, name, at)
+        return health.breaker((tenant, f"{provider.name}:{asked}"), provider.key)
+
+    def _found(self, snapshot: Snapshot, name: str, at: datetime) -> tuple[Provider, str, UUID | None]:
+        """The provider, its name for the model, and the tenant whose own account it is."""
         prefix, _, model = name.partition(":")
         stored = snapshot.account(name)
         provider = self._providers.named(prefix) if stored is None else self._account(snapshot, stored, at)
         if provider is None or not model:
             raise ModelNotFound(f"there is no model {name!r}; {self._providers.mend()}")
-        asked, canonical = _asked(stored, model), provider.canonical(model)
-        price: Price = snapshot.price(f"{prefix}:{canonical}", at) or provider.price(asked, at)
-        tenant = snapshot.tenant if stored is not None else None
-        return Target(provider, asked, canonical, price, window, tenant)
+        return provider, _asked(stored, model), None if stored is None else snapshot.tenant
 
     def price(self, snapshot: Snapshot, name: str, at: datetime) -> Price | None:
         """The listed price, where there is such a model and such a price."""

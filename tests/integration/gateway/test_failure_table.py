@@ -264,7 +264,7 @@ async def test_a_target_that_flaps_is_left_alone_and_comes_back(desk: Desk):
     for _ in range(3):
         assert (await desk.ask(flapping, other)).error is None
     assert await desk.tried() == ["ok"]  # after five failures in a row the first target is not even asked
-    breaker = desk.gateway._health.breaker(await desk.target(flapping))
+    breaker = desk.gateway._health.breaker_of(await desk.target(flapping))
     assert breaker.state == "open"
     breaker._clock = lambda: time.monotonic() + 16
     told = await asyncio.gather(*(desk.ask(flapping, other) for _ in range(5)))

@@ -5,7 +5,7 @@ States      none: an answer is kept until its time has passed
 Guarantees  Off unless the route or the request asks for it.
             Keys are digests under the master key with the tenant in them, answers are sealed with tenant and key as
             context: what one tenant keeps can neither be found nor opened for another.
-            Only whole answers that ended by themselves are kept or shared; see decision 0013.
+            Only whole answers that ended by themselves are kept or shared; see decision 0012.
             Whatever goes wrong in here is a miss.
 """
 

@@ -107,6 +107,15 @@ def direct(model: str) -> Plan:
     return Plan(route, (Choice(route.targets[0], "asked for by name"),), "a model was asked for by name, no route")
 
 
+def as_listed(route: Route, is_open: Callable[[str], bool]) -> Plan:
+    """The plan of a plain route, for which nothing need be known of the request: what `decide` would give, without a
+    look at its complexity."""
+    choices = _as_listed(route, list(route.targets))
+    resting = frozenset(choice.model for choice in choices if is_open(choice.model))
+    targets = _open_last(choices, State(open=resting)) if resting else choices
+    return Plan(route, tuple(targets), f"route {route.name}, ordered: all of {len(route.targets)} targets may serve")
+
+
 def decide(route: Route, facts: Facts, state: State, random: Random = chance.random) -> Plan:
     """The plan for a request on a route.
 

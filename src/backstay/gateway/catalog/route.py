@@ -208,6 +208,11 @@ class Route(RouteDefinition):
         return Route.model_construct(name=model, targets=(RouteTarget.model_construct(model=model),))
 
     @property
+    def plain(self) -> bool:
+        """Its targets are tried as they are listed, whatever the request is."""
+        return self.strategy == "ordered" and not self.sticky and all(target.when is None for target in self.targets)
+
+    @property
     def is_direct(self) -> bool:
         return ":" in self.name
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from ..dialogue import Request
 from . import accounts, glance, pricebook, routes, store
 from .accounts import Accounts, Guard, no_urls, with_secrets
 from .change import Changes
-from .decision import Plan, Priced, State, decide, direct
+from .decision import Plan, Priced, State, as_listed, decide, direct
 from .facts import Facts
 from .file import operators_routes
 from .latency import LatencyBoard
@@ -27,7 +28,7 @@ from .models import KINDS, StoredRoute
 from .pins import Pins
 from .price import PriceList
 from .pricebook import PriceBook
-from .route import Route, RouteTarget
+from .route import Route
 from .routes import READ, Routes
 from .snapshot import Snapshot
 from .snapshots import TTL, Snapshots
@@ -129,6 +130,8 @@ class Catalog:
         route = snapshot.route(request.model, plain or self.plain(snapshot))
         if route.is_direct:
             return direct(route.name)
+        if route.plain:
+            return as_listed(route, partial(self._open, snapshot))
         return self._decided(snapshot, route, request, body, headers, feature, user).required()
 
     async def explain(self, by: Principal, body: Mapping[str, Any], headers: Mapping[str, str]) -> Plan:
@@ -160,12 +163,14 @@ class Catalog:
     ) -> Plan:
         facts = Facts.of(request, body, headers, tenant=snapshot.tenant, feature=feature, user=user)
         pinned = self.pins.of(route.name, facts.conversation) if route.sticky and facts.conversation else None
-        return decide(route, facts, self._state(snapshot, route.targets, pinned))
+        return decide(route, facts, self._state(snapshot, route, pinned))
 
-    def _state(self, snapshot: Snapshot, targets: Sequence[RouteTarget], pinned: str | None) -> State:
-        now, models = self._clock.now(), [target.model for target in targets]
-        prices = {model: snapshot.price(model, now) or self._listed(snapshot, model, now) for model in models}
-        latencies = {model: self.board.p50(snapshot.key(model)) for model in models}
+    def _state(self, snapshot: Snapshot, route: Route, pinned: str | None) -> State:
+        """As much as the route's strategy asks for."""
+        now, models = self._clock.now(), [target.model for target in route.targets]
+        priced, timed = models if route.strategy == "cost" else (), models if route.strategy == "latency" else ()
+        prices = {model: snapshot.price(model, now) or self._listed(snapshot, model, now) for model in priced}
+        latencies = {model: self.board.p50(snapshot.key(model)) for model in timed}
         return State(
             prices={model: price for model, price in prices.items() if price is not None},
             latencies={model: seconds for model, seconds in latencies.items() if seconds is not None},
