@@ -85,7 +85,7 @@ async def up(settings: Settings, out: Console) -> None:
         await _answering(listener)
         address = _address(settings, listener)
         out.print(f"  reference   {address}/docs")
-        out.print(f"  API         {address}/v1 (OpenAI format), {address}/api")
+        out.print(f"  API         {address}/v1 (OpenAI, Anthropic), {address}/v1beta (Gemini), {address}/api")
         _show_once(issued, out)
         out.print(f"  ready in {time.time() - begun:.1f} s. Ctrl-C stops everything; nothing is lost.")
         await server

@@ -90,7 +90,7 @@ class Calls:
                 payload = {"answer": body if order.kind != "embed" else _vectors_told(raw, body)}
                 end = await self._settled_well(call, payload)
                 await _keep(flight, call, raw, body)
-        except GatewayError as error:
+        except BackstayError as error:
             await self._fail(call, error)
         except BaseException as error:
             self._leave(call, error)
@@ -107,7 +107,7 @@ class Calls:
         call = Call(order, admitted)
         allotment = Allotment(self._admission, admitted, order, await self._reserved(order))
         passage: Passage | None = None
-        failure: GatewayError | None = None
+        failure: BackstayError | None = None
         try:
             async with AsyncExitStack() as stack:
                 flight = await stack.enter_async_context(self._flight(order))
@@ -130,7 +130,7 @@ class Calls:
                 yield passage.ending(usage)
                 await _keep_stream(flight, call, passage)
                 return
-        except GatewayError as error:
+        except BackstayError as error:
             failure = error
         except BaseException as error:
             self._leave(call, error, passage)
@@ -139,7 +139,7 @@ class Calls:
             if passage is not None and passage.malformed:
                 _malformed.labels(_provider(call)).inc(passage.malformed)
         if failure is not None:
-            if passage is not None and passage.talk.outputs:
+            if passage is not None and passage.talk.outputs and isinstance(failure, GatewayError):
                 self._broke(call, failure)
                 failure.usage = _used(call, passage)
             await self._fail(call, failure, passage)
@@ -243,7 +243,9 @@ class Calls:
         payload = {} if passage is None else _told(call.order, passage)
         self._submit(call, call.end("cancelled" if gone else "failed", payload, self._clock))
 
-    async def _fail(self, call: Call, error: GatewayError, passage: Passage | None = None) -> None:
+    async def _fail(self, call: Call, error: BackstayError, passage: Passage | None = None) -> None:
+        if call.settled:
+            raise error
         payload: dict[str, Any] = {"error": {"code": error.code, "detail": error.detail}}
         if passage is not None and passage.talk.outputs:
             payload |= _told(call.order, passage)

@@ -128,3 +128,19 @@ async def test_tokens_are_counted(client, provider, model, exact):
     counted = await client.messages.count_tokens(model=model, messages=SAY)
     assert counted.input_tokens > 5
     assert provider.requests == exact
+
+
+async def test_what_a_providers_format_cannot_say_is_the_callers_error_and_leaves_nothing(client, rows, caplog):
+    with pytest.raises(anthropic.BadRequestError, match="web_search"):
+        async with client.messages.stream(
+            model="openai:sim:echo",
+            messages=SAY,
+            max_tokens=9,
+            tools=[{"type": "web_search_20250305", "name": "web_search"}],
+        ) as stream:
+            await stream.get_final_message()
+    assert await rows("select state, outcome, cost from backstay.call") == [
+        {"state": "finished", "outcome": "failed", "cost": 0}
+    ]
+    assert await rows("select 1 as one from backstay.hold") == []
+    assert "a call broke" not in caplog.text
