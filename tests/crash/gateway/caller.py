@@ -1,7 +1,7 @@
 """A gateway process of its own, for tests: reads its orders from the first line of stdin, prints what came of them.
 
-Orders: {"database_url", "master_key", "base_url", "principal": {...}, "model", "calls", "stream", "prefix", "patient"}.
-A patient one comes back as often as it is limited.
+Orders: {"database_url", "master_key", "base_url", "principal": {...}, "model", "calls", "stream", "prefix",
+"patient", "surface"}. A patient one comes back as often as it is limited.
 """
 
 import asyncio
@@ -18,6 +18,15 @@ from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
 from backstay.kernel.principal import Principal
 from backstay.kernel.settings import Settings
+
+BODIES = {
+    "openai-chat": lambda text: {"messages": [{"role": "user", "content": text}]},
+    "openai-responses": lambda text: {"input": text},
+    "anthropic": lambda text: {"messages": [{"role": "user", "content": text}], "max_tokens": 50},
+    "gemini": lambda text: {"contents": [{"role": "user", "parts": [{"text": text}]}]},
+    "openai-embed": lambda text: {"input": text},
+}
+KINDS = {"openai-embed": "embed"}
 
 
 async def main() -> None:
@@ -43,17 +52,16 @@ async def main() -> None:
 
 
 async def _call(gateway: Gateway, by: Principal, orders: dict, number: int) -> str:
-    request = {
-        "model": orders["model"],
-        "messages": [{"role": "user", "content": f"{orders.get('prefix', 'call')}-{number}"}],
-    }
+    surface, said = orders.get("surface", "openai-chat"), f"{orders.get('prefix', 'call')}-{number}"
+    body = {"model": orders["model"], "stream": bool(orders.get("stream")), **BODIES[surface](said)}
     while True:
         try:
+            order = await gateway.order(by, surface, KINDS.get(surface, "chat"), body, feature="race")
             if orders.get("stream"):
-                async for _ in gateway.stream(by, request, feature="race"):
+                async for _ in gateway.chunks(order):
                     pass
             else:
-                await gateway.complete(by, request, feature="race")
+                await gateway.answer(order)
         except BudgetExceeded:
             return "refused"
         except RateLimited:

@@ -4,6 +4,8 @@ import asyncio
 import random
 from decimal import Decimal
 
+import pytest
+
 from backstay.audit import Audit
 from backstay.gateway.sim.server import SimServer
 from backstay.kernel.clock import SystemClock
@@ -71,3 +73,44 @@ async def test_whatever_the_provider_received_was_recorded_before(db, fetch, spa
     await survivor.sweeper.sweep()
     assert await fetch("select count(*) from backstay.call where state = 'open'") == [(0,)]
     assert await fetch("select count(*) from backstay.hold") == [(0,)]
+
+
+SURFACES = [(wire, stream) for wire in ("openai-chat", "openai-responses", "anthropic", "gemini") for stream in (0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("surface", "stream"), [*SURFACES[1:], ("openai-embed", 0)])
+async def test_the_budget_race_holds_on_every_surface(fetch, spawn, survivor, owner, surface, stream):
+    await survivor.budgets.create(owner, "tenant", None, Decimal(3), "total")
+    await survivor.limits.create(owner, "tenant", None, "requests", 10_000, "day")
+    model = "sim:dev-hash?price=0.10" if surface == "openai-embed" else "sim:echo?price=0.10"
+    callers = [await spawn(model=model, calls=100, surface=surface, stream=stream) for _ in range(3)]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(caller.go() for caller in callers))
+        results = await asyncio.gather(*(caller.result() for caller in callers))
+    assert sum(result.get("ok", 0) for result in results) == 30
+    assert sum(result.get("refused", 0) for result in results) == 270
+    assert await fetch("select sum(cost), count(*) from backstay.ledger") == [(Decimal("3.00"), 30)]
+    assert sorted(await fetch("select spent, held from backstay.budget_window")) == [(3, 0), (30, 0)]
+    assert await fetch("select count(*) from backstay.hold") == [(0,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("surface", "stream"), SURFACES)
+async def test_a_process_killed_in_the_middle_gives_everything_back_on_every_surface(
+    fetch, spawn, survivor, owner, surface, stream
+):
+    await survivor.budgets.create(owner, "tenant", None, Decimal(5), "total")
+    await survivor.limits.create(owner, "tenant", None, "concurrency", 50)
+    server = SimServer()
+    async with server.running() as url, asyncio.timeout(60):
+        model = "openai:sim:echo?itl=100ms&tokens=1000"
+        caller = await spawn(model=model, calls=10, stream=stream, surface=surface, base_url=url)
+        await caller.go()
+        await server.wait_for(requests=10)
+        assert (await fetch("select count(*) from backstay.hold")) == [(20,)]
+        await caller.kill()
+        assert await survivor.sweeper.sweep() == 10
+    assert await fetch("select spent, held from backstay.budget_window") == [(0, 0)] * 2
+    assert await fetch("select count(*) from backstay.hold") == [(0,)]
+    assert await fetch("select state, count(*) from backstay.call group by 1") == [("abandoned", 10)]
