@@ -417,7 +417,7 @@ class Gateway:
         from .providers.account import configured
         from .upstream import Upstream
 
-        self._upstream = Upstream(self._timeouts)
+        self._upstream = Upstream(self._timeouts, proxy=settings.provider_proxy)
         return [SimProvider(), *configured(given, self._upstream, self._prices)]
 
     async def _beat(self) -> None:

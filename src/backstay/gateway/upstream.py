@@ -42,10 +42,11 @@ class _HttpExchange:
 
 
 class Upstream:
-    """A pool of connections to providers. With a `guard`, they lead to no address that it refuses."""
+    """A pool of connections to providers. With a `guard`, they lead to no address that it refuses; with a `proxy` (an
+    http URL), they go through it."""
 
-    def __init__(self, timeouts: Timeouts, guard: AddressGuard | None = None) -> None:
-        self._timeouts, self._guard = timeouts, guard
+    def __init__(self, timeouts: Timeouts, guard: AddressGuard | None = None, proxy: str | None = None) -> None:
+        self._timeouts, self._guard, self._proxy = timeouts, guard, proxy
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -82,7 +83,9 @@ class Upstream:
     async def _send(self, url: str, body: bytes, headers: Mapping[str, str], connect: float) -> aiohttp.ClientResponse:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=connect)
         try:
-            return await self._pool().post(url, data=body, headers=headers, allow_redirects=False, timeout=limits)
+            return await self._pool().post(
+                url, data=body, headers=headers, allow_redirects=False, timeout=limits, proxy=self._proxy
+            )
         except aiohttp.ConnectionTimeoutError as error:
             raise ProviderTimeout("connect", connect) from error
         except AddressRefused as error:

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     private_networks: str = Field(
         "", description="Networks that tenants' own base URLs may reach beside public addresses: 10.0.0.0/8, …"
     )
+    provider_proxy: str | None = Field(
+        None, repr=False, description="HTTP proxy for calls to the operator's providers, such as http://proxy:3128."
+    )
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")

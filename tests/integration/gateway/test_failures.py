@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+import aiohttp
 import psycopg
 import pytest
+from aiohttp import web
 
 from backstay.audit import Audit
 from backstay.events import Events
@@ -293,3 +295,29 @@ async def test_the_reservation_covers_the_default_maximum(make_gateway, provider
 
 def test_a_simulator_can_be_given(db, clock, vault, audit, settings):
     assert Gateway(db, clock, vault, audit, Events(db, clock), settings, providers=[SimProvider()])
+
+
+async def test_a_proxy_carries_calls_to_providers(make_gateway, owner, provider):
+    """A forward proxy: it is asked with the whole address and asks on."""
+    asked_for = []
+
+    async def forward(request: web.BaseRequest) -> web.Response:
+        asked_for.append(str(request.url))
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(str(request.url), data=await request.read(), headers=request.headers) as answer,
+        ):
+            return web.Response(body=await answer.read(), content_type="application/json")
+
+    server = web.ServerRunner(web.Server(forward))
+    await server.setup()
+    site = web.TCPSite(server, "127.0.0.1", 0)
+    await site.start()
+    try:
+        port = server.addresses[0][1]
+        gateway = await make_gateway(provider.url, provider_proxy=f"http://127.0.0.1:{port}")
+        answer = await gateway.complete(owner, asked("openai:sim:echo"), feature="f")
+        assert answer["choices"][0]["message"]["content"] == SAY[0]["content"]
+        assert asked_for == [f"{provider.url}/chat/completions"]
+    finally:
+        await server.cleanup()

@@ -12,7 +12,7 @@ from ..dialogue import Request
 from ..errors import ProviderFailed
 from ..models import Usage
 from ..passage import Passage
-from ..wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, WIRES, Quirks, Wire
+from ..wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, GEMINI, WIRES, Quirks, Wire
 from .simulator import Reset, SimAnswer, Simulator, problem
 
 _MALFORMED = b'data: {"type": "malf\n\n'
@@ -92,7 +92,8 @@ async def _stream(chunks: AsyncIterator[bytes], wire: Wire, request: Request) ->
         yield wire.error_event(error)
         return
     ending = passage.ending(passage.talk.usage or Usage(0, passage.talk.outputs))
-    for chunk in ending if passage.done else ending[:-1]:
+    # Gemini has no end mark that could be missing.
+    for chunk in ending if passage.done or wire is GEMINI else ending[:-1]:
         yield chunk.frame
 
 

@@ -83,7 +83,7 @@ class SimServer:
     async def _asked(self, request: web.Request, raw: bytes) -> SimAnswer:
         header = request.headers.get(HEADER)
         try:
-            surface = surface_of(request.path)
+            surface = surface_of(request.path.removeprefix("/openai"))  # where Azure's clients look for it
         except NotFound:
             raise web.HTTPNotFound from None
         if surface.wire in (CHAT.name, EMBED.name):
