@@ -44,7 +44,7 @@ async def _chat(simulator: Simulator, wire: Wire, body: dict[str, Any], header: 
         return await _refused(given, wire)
     if request.stream:
         return SimAnswer(200, given.headers, _stream(given.chunks, wire, request))
-    return SimAnswer(200, given.headers, _whole(given.chunks, wire))
+    return SimAnswer(200, given.headers, _whole(given.chunks, wire, request))
 
 
 async def _embeddings(simulator: Simulator, wire: str, body: dict[str, Any], header: str | None) -> SimAnswer:
@@ -57,7 +57,7 @@ async def _embeddings(simulator: Simulator, wire: str, body: dict[str, Any], hea
     return SimAnswer(200, given.headers, _once(orjson.dumps(form.write_vectors(vectors, body))))
 
 
-async def _whole(chunks: AsyncIterator[bytes], wire: Wire) -> AsyncIterator[bytes]:
+async def _whole(chunks: AsyncIterator[bytes], wire: Wire, request: Request) -> AsyncIterator[bytes]:
     """One answer; a part of one passes as it is, for it will be cut off."""
     parts = []
     try:
@@ -66,17 +66,17 @@ async def _whole(chunks: AsyncIterator[bytes], wire: Wire) -> AsyncIterator[byte
     except Reset:
         yield b"".join(parts)
         raise
-    yield _translated(b"".join(parts), wire)
+    yield _translated(b"".join(parts), wire, request)
 
 
-def _translated(whole: bytes, wire: Wire) -> bytes:
+def _translated(whole: bytes, wire: Wire, request: Request) -> bytes:
     try:
         body = orjson.loads(whole)
     except orjson.JSONDecodeError:
         return whole  # a simulated fault
     if (message := CHAT.error_of(body)) is not None:
         return wire.error_body(Upstream(message))
-    return orjson.dumps(wire.write_answer(CHAT.read_answer(body)))
+    return orjson.dumps(wire.write_answer(CHAT.read_answer(body), request))
 
 
 async def _stream(chunks: AsyncIterator[bytes], wire: Wire, request: Request) -> AsyncIterator[bytes]:
