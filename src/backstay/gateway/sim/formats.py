@@ -3,12 +3,13 @@ everybody's.
 """
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from ...kernel.errors import BackstayError, BadRequest, Upstream
-from ..dialogue import Request
+from ..dialogue import Ask, Media, Part, Request, ToolResult
 from ..errors import ProviderFailed
 from ..models import Usage
 from ..passage import Passage
@@ -38,13 +39,28 @@ async def answer(simulator: Simulator, wire: str, kind: str, body: dict[str, Any
 
 async def _chat(simulator: Simulator, wire: Wire, body: dict[str, Any], header: str | None) -> SimAnswer:
     request = wire.check(body)
-    asked = orjson.dumps(CHAT.write(wire.read(body), _PLAIN))
+    asked = orjson.dumps(CHAT.write(_seen(wire.read(body)), _PLAIN))
     given = await simulator.answer("/chat/completions", asked, header)
     if given.status != 200:
         return await _refused(given, wire)
     if request.stream:
         return SimAnswer(200, given.headers, _stream(given.chunks, wire, request))
     return SimAnswer(200, given.headers, _whole(given.chunks, wire, request))
+
+
+def _seen(ask: Ask) -> Ask:
+    """What the simulator looks at: everything but pictures, sounds and files, which the formats give in many ways."""
+
+    def seen(part: Part) -> Part:
+        if isinstance(part, ToolResult):
+            return replace(part, parts=tuple(inner for inner in part.parts if not isinstance(inner, Media)))
+        return part
+
+    turns = (
+        replace(turn, parts=tuple(seen(part) for part in turn.parts if not isinstance(part, Media)))
+        for turn in ask.turns
+    )
+    return replace(ask, turns=tuple(turns))
 
 
 async def _embeddings(simulator: Simulator, wire: str, body: dict[str, Any], header: str | None) -> SimAnswer:
