@@ -282,7 +282,8 @@ class Request:
     """What the pipeline must know of a request before it is admitted, whatever the format.
 
     `input_bound`: at most so many input tokens (a token has at least one byte). `max_tokens` counts for one choice.
-    The rest is for routing: what the request needs, and how much of it there is.
+    `told`: what the answer tells again of the request, where its format does that. The rest is for routing: what the
+    request needs, and how much of it there is.
     """
 
     model: str
@@ -297,3 +298,4 @@ class Request:
     reasoning: bool = False
     user: str | None = None
     metadata: JsonObject = field(default_factory=dict)
+    told: JsonObject = field(default_factory=dict)

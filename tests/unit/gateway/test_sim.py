@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backstay.gateway.sim import Simulator
 from backstay.gateway.sim.embedding import embed
+from backstay.gateway.sim.filling import fill
 from backstay.gateway.sim.options import BadOptions, Fault, SimOptions
 
 
@@ -146,3 +147,131 @@ async def test_packed_vectors_are_the_plain_ones():
 async def test_odd_inputs_never_break_it(input):
     status, _ = await ask({"model": "sim:dev-hash", "input": input}, "embeddings")
     assert status in (200, 400)
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "look_up", "description": "Looks a word up.", "parameters": {}}},
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Adds two numbers.",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "number"}}},
+        },
+    },
+]
+
+
+async def called(model, question, **more):
+    status, raw = await ask(
+        {"model": model, "messages": [{"role": "user", "content": question}], "tools": TOOLS, **more}
+    )
+    assert status == 200, raw
+    calls = orjson.loads(raw)["choices"][0]["message"].get("tool_calls", [])
+    return [(call["function"]["name"], orjson.loads(call["function"]["arguments"])) for call in calls]
+
+
+async def test_tools_calls_the_tool_that_fits_unless_it_is_told_which():
+    assert await called("sim:tools", "Add the numbers 3 and 4.5") == [("add", {"a": 3, "b": 4.5})]
+    named = {"type": "function", "function": {"name": "look_up"}}
+    assert await called("sim:tools", "Add the numbers 3 and 4.5", tool_choice=named) == [("look_up", {})]
+    assert await called("sim:tools", "Add the numbers 3 and 4.5", tool_choice="none") == []
+
+
+async def test_tools_reports_a_result_unless_it_must_call_again():
+    talk = [{"role": "user", "content": "Add 1 and 2"}, {"role": "tool", "tool_call_id": "c", "content": "3"}]
+    assert await content("sim:tools", *talk, tools=TOOLS) == "The tool answered: 3"
+    assert await content("sim:tools", *talk, tools=TOOLS, tool_choice="required") is None
+
+
+PERSON = {
+    "$defs": {
+        "Place": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 5}, "within": {"$ref": "#/$defs/Place"}},
+            "required": ["city"],
+        }
+    },
+    "type": "object",
+    "properties": {
+        "name": {"anyOf": [{"type": "null"}, {"type": "string"}]},
+        "age": {"type": ["integer", "null"], "minimum": 18, "exclusiveMaximum": 21},
+        "role": {"enum": ["clerk", "sailor"]},
+        "kind": {"const": "person"},
+        "born": {"type": "string", "format": "date"},
+        "home": {"allOf": [{"$ref": "#/$defs/Place"}]},
+        "scores": {"type": "array", "items": {"type": "number"}, "minItems": 2},
+        "alive": {"type": "boolean"},
+    },
+    "required": ["name"],
+}
+
+
+async def test_json_fills_the_schema_that_is_asked_for():
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+    question = {"role": "user", "content": "A sailor, 99 years old, scored 7 and 8."}
+    found = orjson.loads(await content("sim:json", question, response_format=form))
+    home = found.pop("home")
+    assert found == {
+        "name": question["content"],
+        "age": 20,
+        "role": "sailor",
+        "kind": "person",
+        "born": "2024-02-29",
+        "scores": [7.0, 8.0],
+        "alive": True,
+    }
+    assert home["city"] == "A sai"
+    assert orjson.loads(await content("sim:tools", question, response_format=form))["age"] == 20
+
+
+async def test_json_without_a_schema_has_the_names_in_quotes():
+    question = {"role": "user", "content": "It's a joke with 'setup' and \"punchline\" as keys"}
+    found = orjson.loads(await content("sim:json", question, response_format={"type": "json_object"}))
+    assert found == dict.fromkeys(("setup", "punchline"), question["content"])
+    assert orjson.loads(await content("sim:json", {"role": "user", "content": "hi"})) == {"answer": "hi"}
+
+
+async def test_json_gives_its_answer_to_the_tool_that_must_be_called():
+    assert await called("sim:json", "3 and 4", tool_choice="required") == [("look_up", {})]
+    named = {"type": "function", "function": {"name": "add"}}
+    assert await called("sim:json", "3 and 4", tool_choice=named) == [("add", {"a": 3, "b": 4.0})]
+    assert await called("sim:json", "3 and 4") == []
+
+
+WORDS = "$defs $ref allOf anyOf enum format items maxLength maximum minItems minLength properties required type"
+SCHEMAS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from([{"$ref": "#"}, {"$ref": "#/$defs/type"}]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS.split()), inner, min_size=1, max_size=4)
+    ),
+)
+
+
+@given(SCHEMAS, st.text())
+def test_any_schema_is_filled_with_something_that_is_json(schema, question):
+    question = question.encode("utf-8", "replace").decode()
+    assert orjson.dumps(fill(schema, question)) == orjson.dumps(fill(schema, question))
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        {"allOf": [{"$ref": "#"}] * 20},
+        {"properties": {str(n): {"$ref": "#"} for n in range(20)}, "required": [str(n) for n in range(20)]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 10**9},
+    ],
+)
+def test_a_schema_without_an_end_is_left_at_some_point(endless):
+    assert len(orjson.dumps(fill(endless, "3"))) < 100_000
+
+
+async def test_thoughts_come_first_and_count():
+    message = {"role": "user", "content": "a b"}
+    _, raw = await ask({"model": "sim:echo?think=3", "messages": [message]})
+    answer = orjson.loads(raw)
+    assert answer["choices"][0]["message"]["reasoning_content"] == "a b a"
+    assert answer["usage"]["completion_tokens"] == 5
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
+    _, raw = await ask({"model": "sim:echo?think=1", "messages": [message], "stream": True})
+    assert raw.index(b'"reasoning_content":"a"') < raw.index(b'"content":"a"')

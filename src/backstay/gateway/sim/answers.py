@@ -1,4 +1,4 @@
-"""What the simulator says: text, or tool calls."""
+"""What the simulator says: text, JSON, or tool calls."""
 
 import math
 import re
@@ -8,11 +8,13 @@ from typing import Any
 
 import orjson
 
+from .filling import fill
+
 _TOKENS = re.compile(r"\s*\S+")
 _SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[^\s])|\n+")
 _WORDS = re.compile(r"\w+")
 _MARK = re.compile(r"^\s*(\[[^\]\s]{1,40}\])")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_QUOTED = re.compile(r"""(?<!\w)(['"`])([A-Za-z_]\w{0,40})\1""")
 _COMMON = frozenset(
     re.findall(
         r"\w+",
@@ -37,6 +39,31 @@ class Conversation:
 
     messages: list[Mapping[str, Any]]
     tools: list[Mapping[str, Any]] = field(default_factory=list)
+    tool_choice: Any = None
+    response_format: Any = None
+
+    @property
+    def functions(self) -> list[Mapping[str, Any]]:
+        """The tools that may be called; the one that must be, where the request names it."""
+        found = [tool["function"] for tool in self.tools if isinstance(tool.get("function"), Mapping)]
+        named = self.tool_choice.get("function") if isinstance(self.tool_choice, Mapping) else None
+        must = named.get("name") if isinstance(named, Mapping) else None
+        return [one for one in found if isinstance(one.get("name"), str) and must in (None, one["name"])]
+
+    @property
+    def must_call(self) -> bool:
+        return self.tool_choice == "required" or isinstance(self.tool_choice, Mapping)
+
+    @property
+    def wants_json(self) -> bool:
+        given = self.response_format
+        return isinstance(given, Mapping) and given.get("type") in ("json_object", "json_schema")
+
+    @property
+    def schema(self) -> Any:
+        """The JSON schema that the answer must fit; None when any will do."""
+        given = self.response_format.get("json_schema") if self.wants_json else None
+        return given.get("schema") if isinstance(given, Mapping) else None
 
     @property
     def last(self) -> Mapping[str, Any]:
@@ -60,7 +87,7 @@ def text(message: Mapping[str, Any]) -> str:
 
 
 def reply(behaviour: str, talk: Conversation) -> Reply:
-    return {"echo": _echo, "extract": _extract, "tools": _tools, "script": _script}[behaviour](talk)
+    return {"echo": _echo, "extract": _extract, "tools": _tools, "json": _json, "script": _script}[behaviour](talk)
 
 
 def _echo(talk: Conversation) -> Reply:
@@ -109,43 +136,39 @@ def _stems(sentence: str) -> frozenset[str]:
 
 def _tools(talk: Conversation) -> Reply:
     """Calls the tool whose name and description share most words with the question, the first one when none does."""
-    if talk.last.get("role") == "tool":
+    if talk.last.get("role") == "tool" and not talk.must_call:
         return Reply(f"The tool answered: {text(talk.last)}")
-    functions = [tool["function"] for tool in talk.tools if isinstance(tool.get("function"), Mapping)]
-    functions = [function for function in functions if isinstance(function.get("name"), str)]
-    if not functions:
-        return Reply("No tool was offered.")
-    asked = _stems(talk.question)
+    functions = talk.functions
+    if functions and talk.tool_choice != "none":
+        return _called(functions, talk.question)
+    if talk.wants_json:
+        return _json(talk)
+    return Reply("No tool may be called." if functions else "No tool was offered.")
+
+
+def _called(functions: list[Mapping[str, Any]], question: str) -> Reply:
+    asked = _stems(question)
 
     def fit(function: Mapping[str, Any]) -> int:
         words = f"{function['name']} {function.get('description', '')}".replace("_", " ")
         return len(asked & _stems(words))
 
     chosen = max(functions, key=fit)
-    arguments = _arguments(chosen.get("parameters"), talk.question)
+    arguments = fill(chosen.get("parameters") or {"type": "object"}, question)
     return Reply(tool_calls=((chosen["name"], orjson.dumps(arguments).decode()),), finish_reason="tool_calls")
 
 
-def _arguments(schema: Any, question: str) -> dict[str, Any]:
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    numbers = iter(_NUMBER.findall(question))
-    filled: dict[str, Any] = {}
-    for name, rule in properties.items() if isinstance(properties, Mapping) else ():
-        kind = rule.get("type") if isinstance(rule, Mapping) else None
-        if isinstance(rule, Mapping) and isinstance(rule.get("enum"), list) and rule["enum"]:
-            filled[name] = next((v for v in rule["enum"] if str(v).lower() in question.lower()), rule["enum"][0])
-        elif kind in ("integer", "number"):
-            number = float(next(numbers, "1"))
-            filled[name] = int(number) if kind == "integer" else number
-        elif kind == "boolean":
-            filled[name] = True
-        elif kind == "array":
-            filled[name] = []
-        elif kind == "object":
-            filled[name] = {}
-        else:
-            filled[name] = question
-    return filled
+def _json(talk: Conversation) -> Reply:
+    """JSON of the schema that was asked for. Without one: an object with the names that stand in quotes in the
+    question. A tool that must be called gets it as its arguments.
+    """
+    if talk.must_call and talk.functions:
+        return _called(talk.functions, talk.question)
+    schema = talk.schema
+    if schema is None:
+        names = [name for _, name in _QUOTED.findall(talk.question)] or ["answer"]
+        schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+    return Reply(orjson.dumps(fill(schema, talk.question)).decode())
 
 
 def _script(talk: Conversation) -> Reply:

@@ -3,12 +3,13 @@ everybody's.
 """
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from ...kernel.errors import BackstayError, BadRequest, Upstream
-from ..dialogue import Request
+from ..dialogue import Ask, Media, Part, Request, ToolResult
 from ..errors import ProviderFailed
 from ..models import Usage
 from ..passage import Passage
@@ -37,13 +38,28 @@ async def answer(simulator: Simulator, wire: str, kind: str, body: dict[str, Any
 
 async def _chat(simulator: Simulator, wire: Wire, body: dict[str, Any], header: str | None) -> SimAnswer:
     request = wire.check(body)
-    asked = orjson.dumps(CHAT.write(wire.read(body), _PLAIN))
+    asked = orjson.dumps(CHAT.write(_seen(wire.read(body)), _PLAIN))
     given = await simulator.answer("/chat/completions", asked, header)
     if given.status != 200:
         return await _refused(given, wire)
     if request.stream:
         return SimAnswer(200, given.headers, _stream(given.chunks, wire, request))
-    return SimAnswer(200, given.headers, _whole(given.chunks, wire))
+    return SimAnswer(200, given.headers, _whole(given.chunks, wire, request))
+
+
+def _seen(ask: Ask) -> Ask:
+    """What the simulator looks at: everything but pictures, sounds and files, which the formats give in many ways."""
+
+    def seen(part: Part) -> Part:
+        if isinstance(part, ToolResult):
+            return replace(part, parts=tuple(inner for inner in part.parts if not isinstance(inner, Media)))
+        return part
+
+    turns = (
+        replace(turn, parts=tuple(seen(part) for part in turn.parts if not isinstance(part, Media)))
+        for turn in ask.turns
+    )
+    return replace(ask, turns=tuple(turns))
 
 
 async def _embeddings(simulator: Simulator, wire: str, body: dict[str, Any], header: str | None) -> SimAnswer:
@@ -56,7 +72,7 @@ async def _embeddings(simulator: Simulator, wire: str, body: dict[str, Any], hea
     return SimAnswer(200, given.headers, _once(orjson.dumps(form.write_vectors(vectors, body))))
 
 
-async def _whole(chunks: AsyncIterator[bytes], wire: Wire) -> AsyncIterator[bytes]:
+async def _whole(chunks: AsyncIterator[bytes], wire: Wire, request: Request) -> AsyncIterator[bytes]:
     """One answer; a part of one passes as it is, for it will be cut off."""
     parts = []
     try:
@@ -65,17 +81,17 @@ async def _whole(chunks: AsyncIterator[bytes], wire: Wire) -> AsyncIterator[byte
     except Reset:
         yield b"".join(parts)
         raise
-    yield _translated(b"".join(parts), wire)
+    yield _translated(b"".join(parts), wire, request)
 
 
-def _translated(whole: bytes, wire: Wire) -> bytes:
+def _translated(whole: bytes, wire: Wire, request: Request) -> bytes:
     try:
         body = orjson.loads(whole)
     except orjson.JSONDecodeError:
         return whole  # a simulated fault
     if (message := CHAT.error_of(body)) is not None:
         return wire.error_body(Upstream(message))
-    return orjson.dumps(wire.write_answer(CHAT.read_answer(body)))
+    return orjson.dumps(wire.write_answer(CHAT.read_answer(body), request))
 
 
 async def _stream(chunks: AsyncIterator[bytes], wire: Wire, request: Request) -> AsyncIterator[bytes]:

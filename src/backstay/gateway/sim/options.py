@@ -4,10 +4,14 @@
 
 behaviours  echo      repeats the last user message
             extract   answers with sentences of the given context that are closest to the question
-            tools     calls a tool that was offered, then reports its result
+            tools     calls a tool that was offered (the one that must be called, where the request says so), then
+                      reports its result; fills the JSON schema that is asked for where there is no tool to call
+            json      answers with JSON that fits the schema that is asked for, or as the arguments of the tool that
+                      must be called; without a schema, with the names that stand in quotes in the question
             script    plays the script in the system message, one step a turn
             dev-hash  (embeddings) a hashing embedder for tests; it knows no meanings
 options     tokens=N      the answer has exactly N tokens (a token is a word)
+            think=N       N tokens of thought come before the answer
             ttft=T        time to the first token, such as 100ms or 1.5s
             itl=T         time between two tokens
             usage=none    no usage is reported
@@ -37,7 +41,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-BEHAVIOURS = ("echo", "extract", "tools", "script")
+BEHAVIOURS = ("echo", "extract", "tools", "json", "script")
 EMBEDDER = "dev-hash"
 MAX_TOKENS, MAX_SECONDS, MAX_DIMENSIONS = 100_000, 3600.0, 4096
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s)")
@@ -73,6 +77,7 @@ class SimOptions:
     price: Decimal | None = None
     dims: int = 256
     fault: Fault | None = None
+    think: int = 0
 
     @property
     def model(self) -> str:
@@ -155,6 +160,7 @@ def _fault(value: str) -> Fault:
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "tokens": lambda value: _whole(value, MAX_TOKENS),
+    "think": lambda value: _whole(value, MAX_TOKENS),
     "ttft": _seconds,
     "itl": _seconds,
     "usage": _usage,

@@ -90,21 +90,25 @@ class Simulator:
 
     async def _chat(self, options: SimOptions, body: Mapping[str, Any]) -> SimAnswer:
         messages = body["messages"]
-        reply = answers.reply(options.behaviour, answers.Conversation(messages, body.get("tools") or []))
+        conversation = answers.Conversation(
+            messages, body.get("tools") or [], body.get("tool_choice"), body.get("response_format")
+        )
+        reply = answers.reply(options.behaviour, conversation)
         tokens = answers.pieces(reply.text)
         if options.tokens is not None and not reply.tool_calls:
-            base = tokens or ["token"]
-            tokens = [base[n % len(base)] for n in range(options.tokens)]
-            tokens = [t if n == 0 or t[0].isspace() else " " + t for n, t in enumerate(tokens)]
+            tokens = _repeated(tokens, options.tokens)
+        thoughts = _repeated(answers.pieces(conversation.question), options.think)
         finish = reply.finish_reason
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         boundless = options.fault is not None and options.fault.kind == "boundless"
         if isinstance(limit, int) and len(tokens) > limit and not boundless:
             tokens, finish = tokens[:limit], "length"
-        written = len(tokens) + sum(1 + len(answers.pieces(a)) for _, a in reply.tool_calls)
+        written = len(thoughts) + len(tokens) + sum(1 + len(answers.pieces(a)) for _, a in reply.tool_calls)
         read = sum(4 + len(answers.pieces(answers.text(message))) for message in messages)
-        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-        talk = _Talk(options, "chatcmpl-sim-" + _digest(body), tokens, reply, finish, usage)
+        usage: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        if thoughts:
+            usage["completion_tokens_details"] = {"reasoning_tokens": len(thoughts)}
+        talk = _Talk(options, "chatcmpl-sim-" + _digest(body), thoughts, tokens, reply, finish, usage)
         if body.get("stream"):
             wanted = bool((body.get("stream_options") or {}).get("include_usage"))
             await self._sleep_for(options.ttft)
@@ -191,16 +195,20 @@ class Simulator:
 class _Talk:
     options: SimOptions
     id: str
+    thoughts: list[str]
     tokens: list[str]
     reply: answers.Reply
     finish: str
-    usage: Mapping[str, int]
+    usage: Mapping[str, Any]
 
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": _CREATED, "model": self.options.model}
 
     def completion(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self.tokens) or None}
+        message |= {"refusal": None, "annotations": []}
+        if self.thoughts:
+            message["reasoning_content"] = "".join(self.thoughts)
         if self.reply.tool_calls:
             message["tool_calls"] = [self._tool(n, name, text) for n, (name, text) in enumerate(self.reply.tool_calls)]
         answer = self.head("chat.completion")
@@ -208,6 +216,8 @@ class _Talk:
         return answer | ({"usage": self.usage} if self.options.usage else {})
 
     def deltas(self) -> Iterator[dict[str, Any]]:
+        for token in self.thoughts:
+            yield {"reasoning_content": token}
         for token in self.tokens:
             yield {"content": token}
         for index, (name, arguments) in enumerate(self.reply.tool_calls):
@@ -229,6 +239,13 @@ _ERROR = orjson.dumps({"error": {"message": "a simulated fault", "type": "server
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
     yield body
+
+
+def _repeated(tokens: list[str], count: int) -> list[str]:
+    """So many tokens, the same ones over and over."""
+    base = tokens or ["token"]
+    found = [base[n % len(base)] for n in range(count)]
+    return [token if n == 0 or token[0].isspace() else " " + token for n, token in enumerate(found)]
 
 
 def _is_prefilled(body: Mapping[str, Any]) -> bool:

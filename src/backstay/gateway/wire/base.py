@@ -123,8 +123,8 @@ class Wire(Protocol):
         """
         ...
 
-    def write_answer(self, said: Said) -> Body:
-        """A whole answer for a client."""
+    def write_answer(self, said: Said, request: Request | None = None) -> Body:
+        """A whole answer for a client; some formats tell the request again in it."""
         ...
 
     def usage_of(self, body: Mapping[str, Any]) -> Usage | None:

@@ -75,7 +75,7 @@ def test_a_refusal_says_why():
     }
     said = WIRE.read_answer(body)
     assert (said.parts, said.stop) == ((Refusal("Too dangerous."),), Stop.REFUSAL)
-    assert WIRE.write_answer(said)["content"] == [{"type": "text", "text": "Too dangerous."}]
+    assert WIRE.write_answer(said)["content"] == [{"type": "text", "text": "Too dangerous.", "citations": None}]
 
 
 def test_what_other_formats_call_a_plain_end_is_told_as_clients_act_on_it():

@@ -128,13 +128,21 @@ def show_part(part: Part) -> Body | None:
     """A part of an answer for a client; None for one that this format has no word for, such as sound."""
     match part:
         case Text(text) | Refusal(text):
-            return {"type": "text", "text": text} if text else None
+            return show_text(text) if text else None
         case Thinking():
             return show_thought(part)
         case ToolCall():
-            call = shown_id(part.id, part.signature)
-            return {"type": "tool_use", "id": call, "name": part.name, "input": input_of(part.arguments)}
+            return show_call(shown_id(part.id, part.signature), part.name, input_of(part.arguments))
     return None
+
+
+def show_text(text: str) -> Body:
+    return {"type": "text", "text": text, "citations": None}
+
+
+def show_call(call: str, name: str, given: Body) -> Body:
+    """`caller`: the model itself, and not a program that it wrote."""
+    return {"type": "tool_use", "id": call, "name": name, "input": given, "caller": {"type": "direct"}}
 
 
 def shown_id(given: str, signature: str | None) -> str:

@@ -77,6 +77,11 @@ def write_usage(usage: Usage) -> Body:
     }
 
 
+def message_usage(usage: Usage) -> Body:
+    """As a message has it: with what is said of Anthropic's own service, where there is nothing to say."""
+    return write_usage(usage) | {"inference_geo": None, "server_tool_use": None, "service_tier": None}
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
 

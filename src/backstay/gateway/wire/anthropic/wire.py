@@ -17,7 +17,7 @@ from .reader import MessageReader, error_of, refusal_of
 from .request import MAX_TOKENS
 from .size import estimate, input_bound, media_count
 from .thoughts import without_foreign_thoughts
-from .usage import read_stop, read_usage, write_stop, write_usage
+from .usage import message_usage, read_stop, read_usage, write_stop, write_usage
 from .writer import MessageWriter
 
 _ERRORS = {
@@ -118,7 +118,7 @@ class Anthropic:
             sequence=sequence if isinstance(sequence, str) else None,
         )
 
-    def write_answer(self, said: Said) -> Body:
+    def write_answer(self, said: Said, request: Request | None = None) -> Body:
         tools = any(isinstance(part, ToolCall) for part in said.parts)
         refused = any(isinstance(part, Refusal) for part in said.parts)
         return {
@@ -129,7 +129,9 @@ class Anthropic:
             "content": [block for part in said.parts if (block := show_part(part)) is not None],
             "stop_reason": write_stop(said.stop, tools=tools, refused=refused),
             "stop_sequence": said.sequence if said.stop is Stop.SEQUENCE else None,
-            "usage": write_usage(said.usage or Usage()),
+            "stop_details": None,
+            "container": None,
+            "usage": message_usage(said.usage or Usage()),
         }
 
     def usage_of(self, body: Mapping[str, Any]) -> Usage | None:

@@ -26,9 +26,9 @@ from ...dialogue import (
 )
 from ...models import Usage
 from ..base import Body
-from .blocks import shown_id
+from .blocks import show_call, show_text, shown_id
 from .thoughts import ORIGIN, sealed
-from .usage import write_stop, write_usage
+from .usage import message_usage, write_stop, write_usage
 
 # Whether arguments are complete is tried on every piece only up to this many characters, so that a provider cannot make
 # it dear; longer ones are tried when something waits for them anew.
@@ -129,7 +129,9 @@ class MessageWriter:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": write_usage(usage or Usage()),
+            "stop_details": None,
+            "container": None,
+            "usage": message_usage(usage or Usage()),
         }
         out.append({"type": "message_start", "message": message})
 
@@ -138,7 +140,7 @@ class MessageWriter:
             return
         block = self._growing(number, "text")
         if block is None:
-            block = self._new(number, {"type": "text", "text": ""}, out)
+            block = self._new(number, show_text(""), out)
         self._piece(block, {"type": "text_delta", "text": text}, out)
 
     def _thought(self, delta: ThinkingDelta, out: list[Body]) -> None:
@@ -165,7 +167,7 @@ class MessageWriter:
         self._tools = True
         self._new(
             delta.block,
-            {"type": "tool_use", "id": shown_id(delta.id, delta.signature), "name": delta.name, "input": {}},
+            show_call(shown_id(delta.id, delta.signature), delta.name, {}),
             out,
         )
 

@@ -81,7 +81,7 @@ class Gemini(GeminiEmbed):
     def read_answer(self, body: Body) -> Said:
         return answer.read_answer(body)
 
-    def write_answer(self, said: Said) -> Body:
+    def write_answer(self, said: Said, request: Request | None = None) -> Body:
         return answer.write_answer(said)
 
     def usage_of(self, body: Mapping[str, Any]) -> Usage | None:

@@ -155,7 +155,7 @@ class OpenAIChat:
             created=created if isinstance(created, int) else 0,
         )
 
-    def write_answer(self, said: Said) -> Body:
+    def write_answer(self, said: Said, request: Request | None = None) -> Body:
         answer: Body = {
             "id": said.id,
             "object": "chat.completion",
@@ -164,7 +164,7 @@ class OpenAIChat:
             "choices": [
                 {
                     "index": 0,
-                    "message": write_message(said.parts),
+                    "message": {"refusal": None, "annotations": [], **write_message(said.parts)},
                     "logprobs": None,
                     "finish_reason": FINISH.get(said.stop) if said.stop else None,
                 }

@@ -12,6 +12,7 @@ from ...models import Usage
 from ..base import Body
 from ..openai import errors
 from . import seal as seals
+from .told import told
 
 _MOST_TOKENS = 2**40
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -108,10 +109,7 @@ def text_of(value: Body, key: str) -> str:
 
 
 class Head:
-    """What all snapshots of one response have in common, and the ids of its items.
-
-    Of the request only what `request` holds is told again; the rest has the value of a request that does not say it.
-    """
+    """What all snapshots of one response have in common, and the ids of its items."""
 
     def __init__(self, id: str, model: str, created: int, request: Request) -> None:
         self.id = id if id.startswith("resp_") else f"resp_{id or new_id().hex}"
@@ -145,27 +143,17 @@ class Head:
             "completed_at": None,
             "error": None,
             "incomplete_details": None,
-            "instructions": None,
             "max_output_tokens": self._request.max_tokens,
-            "max_tool_calls": None,
             "model": self._model,
             "output": output,
-            "parallel_tool_calls": True,
             "previous_response_id": None,
-            "prompt_cache_key": None,
-            "reasoning": {"effort": None, "summary": None},
-            "safety_identifier": None,
+            "service_tier": "default",
             "store": False,
-            "temperature": None,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
-            "top_logprobs": 0,
-            "top_p": None,
             "truncation": "disabled",
             "usage": None,
             "user": self._request.user,
             "metadata": dict(self._request.metadata),
+            **told(self._request.told),
         }
 
 

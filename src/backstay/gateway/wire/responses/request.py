@@ -10,6 +10,7 @@ from ..base import Body, Quirks
 from . import fields as read
 from . import items
 from . import seal as seals
+from .told import kept
 
 _MAX_NAME = 512
 _MAX_TOKENS = 10_000_000
@@ -50,6 +51,7 @@ def checked(body: Body, size: int | None) -> Request:
         reasoning=bool(reasoning) and reasoning.get("effort") != "none",
         user=_user(body),
         metadata=read.fields(body.get("metadata"), "metadata"),
+        told=kept(body),
     )
 
 

@@ -46,8 +46,8 @@ class OpenAIResponses:
     def read_answer(self, body: Body) -> Said:
         return answers.understood(body)
 
-    def write_answer(self, said: Said) -> Body:
-        return whole(said)
+    def write_answer(self, said: Said, request: Request | None = None) -> Body:
+        return whole(said, request)
 
     def usage_of(self, body: Mapping[str, Any]) -> Usage | None:
         return answers.usage_of(body)

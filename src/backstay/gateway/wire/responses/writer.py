@@ -145,9 +145,9 @@ class ResponsesWriter:
         return self._begun.item(kind, index), index
 
 
-def whole(said: Said) -> Body:
+def whole(said: Said, request: Request | None) -> Body:
     """The `response` object of a whole answer."""
-    writer = ResponsesWriter(Request(said.model))
+    writer = ResponsesWriter(request or Request(said.model))
     writer.feed([Began(said.id, said.model, created=said.created)])
     for block, part in enumerate(said.parts):
         writer.feed(_deltas(block, part))
