@@ -298,7 +298,7 @@ async def _keep(flight: Flight, call: Call, raw: bytes, body: dict[str, Any]) ->
 
 async def _keep_stream(flight: Flight, call: Call, passage: Passage) -> None:
     if call.order.cache.on:
-        body = WIRES[call.order.surface].write_answer(passage.talk.said(call.usage))
+        body = WIRES[call.order.surface].write_answer(passage.talk.said(call.usage), call.order.request)
         await _keep(flight, call, json.dumps(body), body)
 
 
@@ -322,7 +322,7 @@ async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str
         return raw, body
     said = native.read_answer(body)
     one.end("ok", usage or order.estimate(len(raw) // 4))
-    answer = surface.write_answer(replace(said, usage=one.usage))
+    answer = surface.write_answer(replace(said, usage=one.usage), order.request)
     return json.dumps(answer), answer
 
 
@@ -389,7 +389,7 @@ def _used(call: Call, passage: Passage) -> Usage:
 def _told(order: Order, passage: Passage) -> dict[str, Any]:
     """The answer as the audit keeps it."""
     surface = WIRES[order.surface]
-    first, *more = (surface.write_answer(said) for said in passage.talk.choices())
+    first, *more = (surface.write_answer(said, order.request) for said in passage.talk.choices())
     return {"answer": first} | ({"more": more} if more else {})
 
 

@@ -85,7 +85,9 @@ class ProviderRefused(GatewayError):
 
     code, status, title = "provider_refused", 400, "The provider refused the request"
 
-    def __init__(self, detail: str, status: int, body: bytes, headers: Mapping[str, str], wire: str) -> None:
+    def __init__(
+        self, detail: str, status: int, body: bytes, headers: Mapping[str, str], wire: str = "openai-chat"
+    ) -> None:
         super().__init__(detail, headers=headers)
         self.status, self.body, self.wire = status, body, wire
 
