@@ -1,5 +1,6 @@
 """The reference says what the code says, and no page points at nothing."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -53,3 +54,10 @@ def test_every_dependency_has_its_line_with_licence_and_reason() -> None:
     told = (ROOT / "docs/decisions/0007-dependencies.md").read_text(encoding="utf-8")
     names = {re.split(r"[\[>=<~! ]", item)[0] for item in wanted}
     assert not sorted(name for name in names if not re.search(rf"\| {re.escape(name)}\b", told))
+
+
+def test_every_npm_package_has_its_line_with_its_exact_version() -> None:
+    program = json.loads((ROOT / "tests/conformance/clients/node/package.json").read_text(encoding="utf-8"))
+    told = (ROOT / "docs/decisions/0007-dependencies.md").read_text(encoding="utf-8")
+    for name, version in program["dependencies"].items():
+        assert re.search(rf"\| {re.escape(name)} \| [^|]+ \| {re.escape(version)} \(", told), f"{name} {version}"
