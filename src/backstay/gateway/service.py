@@ -382,7 +382,7 @@ class Gateway:
 
     def _answered(self, plan: Plan, target: Target) -> None:
         if plan.conversation is not None:
-            self.catalog.pins.keep(plan.route.name, plan.conversation, target.name)
+            self.catalog.pins.keep(plan.route.name, plan.conversation, target.place[1])
 
     def _is_resting(self, snapshot: Snapshot, model: str) -> bool:
         try:

@@ -37,10 +37,10 @@ class Targets:
             ModelNotFound: no provider answers to that name (404). PriceUnknown (422).
             BadModelOptions: the simulator's options are wrong (422).
         """
-        provider, asked, tenant = self._found(snapshot, name, at)
-        canonical = provider.canonical(asked if tenant is None else name.partition(":")[2])
+        provider, asked = self._found(snapshot, name, at)
+        canonical = provider.canonical(name.partition(":")[2])
         price: Price = snapshot.price(f"{provider.name}:{canonical}", at) or provider.price(asked, at)
-        return Target(provider, asked, canonical, price, window, tenant)
+        return Target(provider, asked, canonical, price, snapshot.key(name), window)
 
     def breaker(self, snapshot: Snapshot, name: str, at: datetime, health: Health) -> Breaker:
         """The breaker of the target that `name` means.
@@ -48,17 +48,17 @@ class Targets:
         Raises:
             ModelNotFound: no provider answers to that name (404).
         """
-        provider, asked, tenant = self._found(snapshot, name, at)
-        return health.breaker((tenant, f"{provider.name}:{asked}"), provider.key)
+        provider, _ = self._found(snapshot, name, at)
+        return health.breaker(snapshot.key(name), provider.key)
 
-    def _found(self, snapshot: Snapshot, name: str, at: datetime) -> tuple[Provider, str, UUID | None]:
-        """The provider, its name for the model, and the tenant whose own account it is."""
+    def _found(self, snapshot: Snapshot, name: str, at: datetime) -> tuple[Provider, str]:
+        """The provider, and its name for the model."""
         prefix, _, model = name.partition(":")
         stored = snapshot.account(name)
         provider = self._providers.named(prefix) if stored is None else self._account(snapshot, stored, at)
         if provider is None or not model:
             raise ModelNotFound(f"there is no model {name!r}; {self._providers.mend()}")
-        return provider, _asked(stored, model), None if stored is None else snapshot.tenant
+        return provider, _asked(stored, model)
 
     def price(self, snapshot: Snapshot, name: str, at: datetime) -> Price | None:
         """The listed price, where there is such a model and such a price."""

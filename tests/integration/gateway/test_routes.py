@@ -167,3 +167,23 @@ async def test_the_report_of_savings_adds_up(gateway, owner, http):
     assert savings.by_route == 4 * 9 * token
     assert savings.by_cache == 4 * token
     assert savings.cost == 2 * 4 * token
+
+
+async def test_a_conversation_that_fell_back_stays_where_it_was_answered(gateway, owner):
+    targets = ["sim:echo?fault=flap:3/1000", "sim:extract"]
+    await gateway.catalog.routes.put(owner, Route(name="both", targets=targets, sticky=True, retries=2))
+    talk = {"model": "both", "messages": [{"role": "user", "content": "a conversation"}]}
+    answered = [(await gateway.complete(owner, talk, feature="f"))["model"] for _ in range(3)]
+    assert answered == ["sim:extract"] * 3
+    other = {"model": "both", "messages": [{"role": "user", "content": "another conversation"}]}
+    assert (await gateway.complete(owner, other, feature="f"))["model"] == "sim:echo"
+
+
+async def test_an_account_calls_a_model_by_its_deployments_name(inner, owner, provider):
+    new = NewAccount(
+        kind="openai", base_url=provider.url, secret="x" * 20, options={"deployments": {"gpt": "sim:echo"}}
+    )
+    await inner.catalog.providers.put(owner, "ours", new)
+    await inner.catalog.prices.add(owner, NewPrice(pattern="ours:gpt", input=Decimal(1), output=Decimal(1)))
+    answer = await inner.complete(owner, asked("ours:gpt"), feature="f")
+    assert (said(answer), answer.cost > 0) == (TEXT, True)

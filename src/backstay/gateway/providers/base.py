@@ -72,20 +72,17 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and for what: `asked` goes out, `model` is recorded. `window`: input and output tokens together,
-    where it is known."""
+    """Whom to ask, and for what: `asked` goes out, `model` is recorded. `place`: the tenant whose own account it is,
+    if it is one's, and the name it was found by: what its latencies and its breaker are kept under. `window`: input and output
+    tokens together, where it is known.
+    """
 
     provider: Provider
     asked: str
     model: str
     price: Price
+    place: tuple[UUID | None, str]
     window: int | None = None
-    tenant: UUID | None = None
-
-    @property
-    def place(self) -> tuple[UUID | None, str]:
-        """Under what its latencies are kept, and its breaker."""
-        return self.tenant, f"{self.provider.name}:{self.asked}"
 
     @property
     def name(self) -> str:
