@@ -72,9 +72,10 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and for what: `asked` goes out, `model` is recorded. `place`: the tenant whose own account it is,
-    if it is one's, and the name it was found by: what its latencies and its breaker are kept under. `window`: input and output
-    tokens together, where it is known.
+    """Whom to ask, and for what: `asked` goes out, `model` is recorded.
+
+    `place`: the tenant whose own account it is, if it is one's, and the name it was found by; its latencies and its
+    breaker are kept under it. `window`: input and output tokens together, where it is known.
     """
 
     provider: Provider
