@@ -21,6 +21,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_mo
 PROVIDERS = ["sim:", "openai:sim:", "anthropic:sim:", "gemini:sim:"]
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.allow_hosts(["127.0.0.1"]),
     # Its clients keep their connections for all who use them in a process, and these belong to an event loop.
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.filterwarnings("ignore:The test .* is not an async function:pytest.PytestWarning"),

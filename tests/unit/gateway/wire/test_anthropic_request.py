@@ -272,12 +272,12 @@ def test_a_refusal_is_text():
     [
         (ask_of(USER, choices=2), "choices"),
         (ask_of(USER, stop=("\n",)), "stop[0]"),
-        (ask_of(said("user", Media("audio", "audio/wav", "AAAA"))), "turns[0][0]"),
-        (ask_of(said("user", Media("image", data="AAAA"))), "turns[0][0]"),
-        (ask_of(said("user", Media("image"))), "turns[0][0]"),
-        (ask_of(said("user", Media("document", "application/msword", "AAAA"))), "turns[0][0]"),
-        (ask_of(said("user", Media("document", "text/csv", "no base64"))), "turns[0][0]"),
-        (ask_of(said("user", ToolResult("a", (Media("video", "video/mp4", "AAAA"),)))), "turns[0][0][0]"),
+        (ask_of(said("user", Media("audio", "audio/wav", "AAAA"))), "messages"),
+        (ask_of(said("user", Media("image", data="AAAA"))), "messages"),
+        (ask_of(said("user", Media("image"))), "messages"),
+        (ask_of(said("user", Media("document", "application/msword", "AAAA"))), "messages"),
+        (ask_of(said("user", Media("document", "text/csv", "no base64"))), "messages"),
+        (ask_of(said("user", ToolResult("a", (Media("video", "video/mp4", "AAAA"),)))), "messages"),
         (ask_of(USER, output=Output({"type": "object", "additionalProperties": True})), "output.schema"),
     ],
 )

@@ -153,7 +153,7 @@ def shown_id(given: str, signature: str | None) -> str:
 
 def write_parts(parts: Iterable[Part], at: str) -> list[Body]:
     """The blocks of a message for Anthropic. Texts without a visible character are left out, as it refuses them."""
-    return [block for index, part in enumerate(parts) if (block := _write_part(part, f"{at}[{index}]")) is not None]
+    return [block for part in parts if (block := _write_part(part, at)) is not None]
 
 
 def _write_part(part: Part, at: str) -> Body | None:

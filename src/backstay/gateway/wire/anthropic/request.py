@@ -156,8 +156,8 @@ def write(ask: Ask, quirks: Quirks) -> Body:
 def _messages(ask: Ask) -> list[Body]:
     """Turns of alternating roles, each with its blocks in the order that Anthropic asks for."""
     merged: list[Body] = []
-    for index, turn in enumerate(ask.turns):
-        content = write_parts(turn.parts, f"turns[{index}]")
+    for turn in ask.turns:
+        content = write_parts(turn.parts, "messages")
         if not content:
             continue
         if merged and merged[-1]["role"] == turn.role:
