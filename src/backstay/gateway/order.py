@@ -16,6 +16,7 @@ from .guards import Guard, GuardContext, GuardedStream
 from .models import ZERO, Mode, Tags, Timeouts, Usage
 from .providers import Outgoing, Target
 from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
+from .wire.fields import wrong
 from .wire.gemini import ids as gemini_ids
 
 _PLACES = {
@@ -177,6 +178,8 @@ class Order:
         if self.kind == "embed":
             return quirks.adapt(EMBED_WIRES[native].write_embed(replace(self.embed_ask, model=target.asked)))
         ask = replace(self.ask, model=target.asked)
+        if ask.choices > 1:
+            raise wrong("n", "may be more than 1 only where the provider speaks the client's own format")
         if native == ANTHROPIC.name and ask.max_tokens is None:
             # It wants a limit; what was reserved is one that the budget can bear.
             ask = replace(ask, max_tokens=self.written)

@@ -237,3 +237,9 @@ async def test_late_first_token_idle_and_total_have_their_own_errors(make_gatewa
                 pass
         found[name] = caught.value.phase
     assert found == {"first_token": "first_token", "idle": "idle", "total": "total"}
+
+
+async def test_several_choices_are_refused_where_they_would_be_paid_for_and_lost(client):
+    with pytest.raises(openai.BadRequestError, match="own format"):
+        await client.chat.completions.create(model="gemini:sim:echo", messages=SAY, n=2)
+    assert await client.chat.completions.create(model="openai:sim:echo", messages=SAY, n=2)
