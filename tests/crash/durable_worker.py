@@ -2,9 +2,10 @@
 
     python durable_worker.py DATABASE_URL LEASE_SECONDS
 
-Each line on standard input starts a worker; its process id is written to standard output. `effect` and `outside` are
-tables of the test: the first is written by transaction steps, the second stands for a service outside that counts how
-often it was called with which idempotency key.
+Each line on standard input starts a worker; its process id is written to standard output. A line with the name of one
+of the store's functions starts one that freezes in the middle of that function's transaction, once the test has let it
+`freeze`. `effect` and `outside` are tables of the test: the first is written by transaction steps, the second stands
+for a service outside that counts how often it was called with which idempotency key.
 """
 
 import asyncio
@@ -14,13 +15,14 @@ import random
 import signal
 import sys
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from backstay.audit import Audit
 from backstay.events import Events
-from backstay.jobs import JobContext, JobLost, Jobs, Retry
+from backstay.jobs import JobContext, JobLost, Jobs, Retry, store
 from backstay.kernel.clock import SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database, Tx
@@ -98,6 +100,19 @@ def build(db: Database, config: Settings) -> tuple[Jobs, Workflows, Workflow[Par
     return jobs, workflows, deliver
 
 
+def freeze_in(name: str) -> None:
+    """Stops this process after a statement and before its commit, when a row of `outside` says so."""
+    statement = getattr(store, name)
+
+    async def frozen(tx: Tx, *args: Any, **kwargs: Any) -> Any:
+        result = await statement(tx, *args, **kwargs)
+        if await (await tx.execute("select 1 from public.outside where key = 'freeze'")).fetchone():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return result
+
+    setattr(store, name, frozen)
+
+
 async def work(url: str, lease: float) -> None:
     config = settings(url, lease)
     stop = asyncio.Event()
@@ -110,13 +125,15 @@ async def work(url: str, lease: float) -> None:
 def main(url: str, lease: float) -> None:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the killed ones
-    for _ in sys.stdin:
+    for line in sys.stdin:
         child = os.fork()
         if child == 0:
             os.close(0)
             os.dup2(2, 1)  # standard output is for process ids
             configure_logging("warning", "json")
             random.seed(os.getpid())
+            if line.strip():
+                freeze_in(line.strip())
             asyncio.run(work(url, lease))
             os._exit(0)
         sys.stdout.write(f"{child}\n")

@@ -4,9 +4,11 @@ import asyncio
 import os
 import random
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import psycopg
 import pytest
 
@@ -60,6 +62,37 @@ async def test_a_frozen_worker_that_thaws_writes_nothing(
             assert await rows(db, "select attempt, rescues, finished_at from backstay.job_done") == before
             assert before[0][0] == 1
             assert before[0][1] >= 1, "it was not rescued"
+
+
+@pytest.mark.parametrize("statement", ["beat", "turn", "promote", "hold"])
+async def test_a_worker_frozen_in_a_transaction_keeps_no_lock_for_long(
+    database_url: str, tenant: UUID, tables: None, tmp_path: Path, statement: str
+) -> None:
+    config = settings(database_url, LEASE)
+    with (tmp_path / "workers.log").open("wb") as log:
+        async with Database(database_url, config) as db, crew(database_url, log, size=0) as workers:
+            jobs: Jobs = build(db, config)[0]
+            await workers.hire(freezes_in=statement)
+            [zombie] = workers.alive
+            job = await jobs.enqueue("slow", Parcel(number=1), tenant=tenant)
+            await until(db, "select count(*) from outside where key like 'begun %'", 1)
+            async with db.tenant_tx(tenant) as tx:
+                soon = datetime.now(UTC) + timedelta(seconds=0.1)
+                await jobs.enqueue("mark", Parcel(number=2), tenant=tenant, tx=tx)
+                await jobs.enqueue("mark", Parcel(number=3), tenant=tenant, at=soon, tx=tx)
+                await tx.execute("insert into public.outside values (%s, 'freeze')", [job])
+                if statement == "hold":  # where the handler's own writing begins
+                    await tx.execute("insert into public.outside values (%s, 'go on')", [job])
+            async with asyncio.timeout(10):
+                while psutil.Process(zombie).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            async with db.tenant_tx(tenant) as tx:
+                await tx.execute("update public.outside set key = 'go on' where key = 'freeze'")
+            await workers.hire()
+            await until(db, "select count(*) from backstay.job_done where state = 'completed'", 3, 20)
+            os.kill(zombie, signal.SIGCONT)
+            await until(db, "select count(*) from backstay.worker where expires_at > now()", 2)
+            assert await rows(db, "select count(*) from effect where step = 1") == [(1,)]
 
 
 async def test_no_job_is_lost_when_workers_are_killed(

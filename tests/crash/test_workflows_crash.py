@@ -37,10 +37,10 @@ class Crew:
         self.frozen: dict[int, float] = {}
         self.killed = self.thawed = 0
 
-    async def hire(self) -> None:
+    async def hire(self, freezes_in: str = "") -> None:
         assert self._spawner.stdin is not None
         assert self._spawner.stdout is not None
-        self._spawner.stdin.write(b"\n")
+        self._spawner.stdin.write(f"{freezes_in}\n".encode())
         await self._spawner.stdin.drain()
         self.alive.add(int(await self._spawner.stdout.readline()))
 

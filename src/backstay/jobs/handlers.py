@@ -74,7 +74,7 @@ class JobContext:
         Raises:
             JobLost: another worker has the job, or may have it by now.
         """
-        if not await store.hold(tx, self.tenant, self.job, self.fence):
+        if not await store.hold(tx, self.tenant, self.job, self.fence, self._db.patience):
             raise JobLost(f"job {self.job} was given to another worker while this one was silent")
 
     @asynccontextmanager

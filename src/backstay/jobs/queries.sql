@@ -1,8 +1,3 @@
--- name: steer
--- For the rest of the transaction: stay on the indexes. A plan made while the queue was empty would scan the table, and
--- be kept while 100,000 jobs arrive.
-select set_config('enable_seqscan', 'off', true);
-
 -- name: enqueue
 -- Adds jobs. A waiting job with the same key stands instead: it is brought forward to the earlier time and the higher
 -- priority, and its row stays locked until the caller commits, so that no worker can run it before the caller's
@@ -205,8 +200,10 @@ with orphan as materialized (
 select queue, name from back union all select queue, name from gone;
 
 -- name: hold
--- Locks a job that is still this claim's; no row when it is not.
-select 1 as held from backstay.job
+-- Locks a job that is still this claim's; no row when it is not. Should this process freeze before it commits, the
+-- server ends the transaction after a while, and the lock with it.
+select set_config('idle_in_transaction_session_timeout', %(milliseconds)s::integer::text, true) as held
+from backstay.job
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running'
 for no key update;
 

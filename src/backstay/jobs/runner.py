@@ -166,7 +166,7 @@ class Worker:
         now = self._clock.now()
         queues, worker = self._queues(), self.id
         try:
-            async with self._db.system_tx() as tx:
+            async with self._db.system_tx(indexed=True) as tx:
                 if self._limited and room:
                     await store.lock_limited_queues(tx, queues)
                 turn = await store.turn(
@@ -210,8 +210,7 @@ class Worker:
 
     async def _settle_once(self, verdicts: list[Verdict]) -> set[int] | None:
         try:
-            async with self._db.system_tx() as tx:
-                await store.steer(tx)
+            async with self._db.system_tx(indexed=True) as tx:
                 kept = await store.settle(tx, verdicts, self._clock.now())
                 if kept is None:
                     raise _KeyTakenMeanwhile
@@ -286,8 +285,7 @@ class Worker:
     async def _look_around(self) -> None:
         """Which queues there are, which of them are limited, and what became of our claims."""
         worker = self.id
-        async with self._db.system_tx() as tx:
-            await store.steer(tx)
+        async with self._db.system_tx(indexed=True) as tx:
             if self._fixed_queues is None:
                 self._other_queues = await store.ready_queues(tx)
             self._limited = await store.limited_queues(tx, self._queues())

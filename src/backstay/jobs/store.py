@@ -1,7 +1,7 @@
 """Rows in, models out: one function per query, no decisions."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +14,6 @@ from .models import Buried, Claimed, JobDetail, JobNotRetryable, JobView, Turn, 
 
 _queries = sql.load(__package__)
 _LAST = UUID(int=2**128 - 1)
-
-
-async def steer(tx: Tx) -> None:
-    """Keeps the queries of this transaction on their indexes."""
-    await _queries.steer.run(tx)
 
 
 async def enqueue(
@@ -63,18 +58,16 @@ async def turn(
     room: int,
     now: datetime,
 ) -> Turn:
-    async with tx.connection.pipeline():  # both statements in one round trip
-        await _queries.steer.run(tx)
-        rows = await _queries.turn.rows(
-            tx,
-            worker=worker,
-            first_fence=first_fence,
-            fences=list(fences),
-            queues=list(queues),
-            names=list(names),
-            room=room,
-            now=now,
-        )
+    rows = await _queries.turn.rows(
+        tx,
+        worker=worker,
+        first_fence=first_fence,
+        fences=list(fences),
+        queues=list(queues),
+        names=list(names),
+        room=room,
+        now=now,
+    )
     finished, alive = rows[0][0], rows[0][1]
     return Turn(finished, bool(alive), [Claimed(*row[2:]) for row in rows if row[2] is not None])
 
@@ -143,8 +136,10 @@ async def rescue(tx: Tx, now: datetime) -> list[tuple[str, str]] | None:
     return [(row[0], row[1]) for row in rows]
 
 
-async def hold(tx: Tx, tenant: UUID, id: UUID, fence: int) -> bool:
-    return await _queries.hold.value(tx, tenant_id=tenant, id=id, fence=fence) is not None
+async def hold(tx: Tx, tenant: UUID, id: UUID, fence: int, patience: timedelta) -> bool:
+    milliseconds = int(patience.total_seconds() * 1000)
+    held = await _queries.hold.value(tx, tenant_id=tenant, id=id, fence=fence, milliseconds=milliseconds)
+    return held is not None
 
 
 async def find(tx: Tx, tenant: UUID, id: UUID) -> JobDetail | None:

@@ -22,8 +22,7 @@ async def promote(db: Database, now: datetime) -> int:
     """Makes the jobs that are due at `now` available. Returns how many."""
     total = 0
     while True:
-        async with db.system_tx() as tx:
-            await store.steer(tx)
+        async with db.system_tx(indexed=True) as tx:
             queues = await store.promote(tx, now, _BATCH)
             for queue in set(queues):
                 tx.notify(READY, queue)
@@ -36,9 +35,8 @@ async def rescue(db: Database, now: datetime) -> int:
     """Declares silent workers dead and gives their jobs back. Returns how many jobs."""
     while True:
         try:
-            async with db.system_tx() as tx:
+            async with db.system_tx(indexed=True) as tx:
                 dead = await store.bury_workers(tx)
-                await store.steer(tx)
                 jobs = await store.rescue(tx, now)
                 if jobs is None:
                     raise _Again
@@ -99,8 +97,7 @@ async def promote_when_due(db: Database, clock: Clock, poll: float) -> None:
             wait = poll
             try:
                 await promote(db, clock.now())
-                async with db.system_tx() as tx:
-                    await store.steer(tx)
+                async with db.system_tx(indexed=True) as tx:
                     at = await store.next_due(tx)
                 if at is not None:
                     wait = min(poll, max(0.001, (at - clock.now()).total_seconds()))

@@ -10,6 +10,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -30,6 +31,7 @@ from .sql import Query
 
 APP, SYSTEM, OWNER, CDC = "backstay_app", "backstay_system", "backstay_owner", "backstay_cdc"
 _START_LIMIT = 10.0  # seconds
+_TRANSACTION_TIMEOUT = 170000  # the first version of Postgres that has it
 _log = telemetry.log("db")
 _pool_waits = telemetry.histogram("backstay_pool_wait_seconds", "Wait for a pooled connection.", ["role"])
 
@@ -79,11 +81,17 @@ class Tx:
 
 
 class Database:
-    """Pools, transactions and wake-ups of one process."""
+    """Pools, transactions and wake-ups of one process.
+
+    `patience`: how long the server lets a worker's transaction wait for its process. One that freezes in the middle
+    would keep its locks from those who take over its work; after this the server ends the transaction.
+    """
 
     def __init__(self, url: str | None, settings: Settings) -> None:
         Query.slow_seconds = settings.slow_query_seconds
         self._url, self._settings = url, settings
+        self._bounds = ""  # known when the database is open
+        self.patience = max(timedelta(seconds=2 * settings.lease_seconds), timedelta(seconds=5))
         self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
         self.notifier = Notifier(self._connect_listener, self._send_notes)
 
@@ -123,6 +131,7 @@ class Database:
             ) from None
         async with self._pools[APP].connection() as connection:
             role = await _escaping_role(connection)
+            self._bounds = self._bounds_of(connection.info.server_version)
         if role:
             await self.close()
             raise ConfigurationError(
@@ -149,9 +158,14 @@ class Database:
             yield tx
 
     @asynccontextmanager
-    async def system_tx(self) -> AsyncIterator[Tx]:
-        """A transaction as `backstay_system`, which crosses tenants. For our own loops only."""
-        async with self._begin(SYSTEM, "begin", None) as tx:
+    async def system_tx(self, *, indexed: bool = False) -> AsyncIterator[Tx]:
+        """A transaction as `backstay_system`, which crosses tenants. For our own loops only, with `patience`.
+
+        `indexed` keeps its statements on indexes: a plan that was made while a queue was empty would scan the table,
+        and be kept while 100,000 jobs arrive.
+        """
+        opening = "begin; " + self._bounds + ("; set local enable_seqscan = off" if indexed else "")
+        async with self._begin(SYSTEM, opening, None) as tx:
             yield tx
 
     @asynccontextmanager
@@ -246,6 +260,15 @@ class Database:
     def _options(self, role: str) -> str:
         timeout = int(self._settings.statement_timeout * 1000)
         return f"-c role={role} -c statement_timeout={timeout} -c idle_in_transaction_session_timeout=60000"
+
+    def _bounds_of(self, server_version: int) -> str:
+        """What ends a transaction of our loops whose process is frozen. The server does not count one that stands
+        still between two statements of a pipeline as idle: only a bound on the whole transaction meets it."""
+        idle = int(self.patience.total_seconds() * 1000)
+        bounds = f"set local idle_in_transaction_session_timeout = {idle}"
+        if server_version >= _TRANSACTION_TIMEOUT:
+            bounds += f"; set local transaction_timeout = {idle + int(self._settings.statement_timeout * 1000)}"
+        return bounds
 
     def _pool(self, role: str, url: str | None) -> AsyncConnectionPool[AsyncConnection[Any]]:
         # A URL of the role's own goes through a pooler: no session state, so no options and no prepared statements.

@@ -71,11 +71,9 @@ class Run:
         taken: Taken,
         recorded: Iterable[Recorded],
         retry: Retry,
-        lease: timedelta,
     ) -> None:
         self._db, self._clock, self._taken, self._retry = db, clock, taken, retry
         self._recorded = {step.seq: step for step in recorded}
-        self._patience = max(lease * 2, timedelta(seconds=5))
         self._next = 0
         self._over: BaseException | None = None  # why this attempt may begin no more steps
         self._steps_under_way: set[asyncio.Task[Any]] = set()
@@ -160,7 +158,7 @@ class Run:
         began = self._clock.now()
         try:
             async with self._db.tenant_tx(self.tenant) as tx:
-                if not await store.hold(tx, self._taken, self._patience):
+                if not await store.hold(tx, self._taken, self._db.patience):
                     raise self._leave(Superseded())
                 value = await fn(tx, *args)
                 text = encoding.encode(adapter, value, f"step {place.name}")

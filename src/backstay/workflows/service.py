@@ -290,7 +290,7 @@ class Workflows:
                 _UNKNOWN_VERSION_WAIT,
                 f"workflow {taken.workflow} is not registered here in version {taken.version}",
             )
-        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self._lease)
+        run = Run(self._db, self._clock, taken, recorded, workflow.retry)
         try:
             try:
                 try:
@@ -331,7 +331,7 @@ class Workflows:
             return
         workflow = self._registered.get((taken.workflow, taken.version))
         retry = workflow.retry if workflow else Retry()
-        by = Run(self._db, self._clock, taken, (), retry, self._lease).by
+        by = Run(self._db, self._clock, taken, (), retry).by
         await self._end(taken, by, RunState.FAILED, error=reason)
 
     async def _end(

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from backstay.jobs import Jobs, store
+from backstay.jobs.models import Turn
 from backstay.kernel import sql
-from backstay.kernel.db import Database
+from backstay.kernel.db import Database, Tx
 
 from .conftest import Note
 
@@ -51,7 +52,7 @@ def explain(connection: psycopg.Connection[Any], name: str, mode: str) -> list[s
     with connection.transaction(force_rollback=True):
         connection.execute(f"set local plan_cache_mode = 'force_{mode}_plan'")
         connection.execute("set local role backstay_system")
-        connection.execute(next(query for query in QUERIES if query.name == "steer").text)  # type: ignore[arg-type]
+        connection.execute("set local enable_seqscan = off")  # as `system_tx(indexed=True)` does
         cursor = psycopg.ClientCursor(connection)
         params = PARAMS[name]
         text = query.text.rstrip().rstrip(";")
@@ -119,10 +120,23 @@ async def test_a_claim_from_many_waiting_jobs_takes_milliseconds(jobs: Jobs, ten
             now=jobs.clock.now(),
         )
         touched = await reads(tx.connection) - before
-        steered = await (await tx.execute("show enable_seqscan")).fetchone()
     assert len(turn.claimed) == 10
-    assert steered == ("off",), "a plan made while the queue was empty would stay"
     assert touched < 1_000, f"claiming 10 of {ROWS} jobs read {touched} rows"
+
+
+async def test_a_worker_keeps_its_claims_on_the_indexes(
+    jobs: Jobs, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, seen = store.turn, set()
+
+    async def watched(tx: Tx, **kwargs: Any) -> Turn:
+        seen.add(await (await tx.execute("show enable_seqscan")).fetchone())
+        return await turn(tx, **kwargs)
+
+    monkeypatch.setattr(store, "turn", watched)
+    await jobs.enqueue("note", Note(), tenant=tenant)
+    await jobs.worker().run_until_idle()
+    assert seen == {("off",)}, "a plan made while the queue was empty would stay"
 
 
 async def reads(connection: psycopg.AsyncConnection[Any]) -> int:

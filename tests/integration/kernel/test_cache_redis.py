@@ -16,8 +16,7 @@ from redis_server import RedisServer, needs_redis, redis_server
 
 pytestmark = needs_redis
 ALICE = uuid4()
-# The promise is about 150 ms; other processes use the machine's cores meanwhile.
-AT_ONCE = 0.4
+HANGS = 20  # seconds, on a machine whose cores are busy; no call waits for more than a fraction of one
 
 
 @pytest.fixture
@@ -27,11 +26,31 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def cache(redis: RedisServer) -> AsyncIterator[Cache]:
-    """Without a front, with the timeouts that everybody gets."""
-    made = Cache(RedisStore(redis.url), SystemClock(), front_bytes=0)
+async def store(redis: RedisServer) -> RedisStore:
+    """With the timeouts that everybody gets."""
+    return RedisStore(redis.url)
+
+
+@pytest.fixture
+async def cache(store: RedisStore) -> AsyncIterator[Cache]:
+    """Without a front."""
+    made = Cache(store, SystemClock(), front_bytes=0)
     yield made
     await made.close()
+
+
+@pytest.fixture
+def tries(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that were sent, or would have been, had Redis been there."""
+    made: list[str] = []
+    execute = store._redis.execute_command
+
+    def counted(*command: Any, **options: Any) -> Any:
+        made.append(command[0])
+        return execute(*command, **options)
+
+    monkeypatch.setattr(store._redis, "execute_command", counted)
+    return made
 
 
 @pytest.fixture
@@ -55,12 +74,6 @@ async def answers(cache: Cache, value: bytes = b"value") -> None:
     await until(lambda: cache.set(ALICE, "k", value, 600))
 
 
-async def timed(call: Awaitable[Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = await call
-    return time.perf_counter() - start, result
-
-
 def every_call(cache: Cache) -> list[Awaitable[Any]]:
     return [
         cache.get(ALICE, "k"),
@@ -72,14 +85,17 @@ def every_call(cache: Cache) -> list[Awaitable[Any]]:
 
 class TestAway:
     @pytest.mark.parametrize("how", ["kill", "freeze"])
-    async def test_every_call_is_a_miss_at_once(self, cache: Cache, redis: RedisServer, how: str) -> None:
+    async def test_every_call_is_a_miss_and_only_those_on_the_way_wait_for_it(
+        self, cache: Cache, redis: RedisServer, tries: list[str], how: str
+    ) -> None:
         await answers(cache)
+        tries.clear()
         getattr(redis, how)()
-        ends = await asyncio.gather(*(timed(call) for _ in range(50) for call in every_call(cache)))
-        for call in every_call(cache):
-            ends.append(await timed(call))
-        assert max(seconds for seconds, _ in ends) < AT_ONCE
-        assert [result for _, result in ends] == [None, False, False, None] * 51
+        async with asyncio.timeout(HANGS):
+            ends = await asyncio.gather(*(call for _ in range(50) for call in every_call(cache)))
+            ends += [await call for call in every_call(cache)]
+        assert ends == [None, False, False, None] * 51
+        assert len(tries) <= 2 * _CONNECTIONS
 
     async def test_killed_in_the_middle_of_many_calls_it_fails_none_of_them(
         self, cache: Cache, redis: RedisServer
@@ -105,14 +121,16 @@ class TestAway:
         assert set(seen) == {b"value", None}
         assert set(seen[-1000:]) == {None}
 
-    async def test_frozen_it_costs_one_wait_and_not_one_for_each_call(self, cache: Cache, redis: RedisServer) -> None:
+    async def test_frozen_it_costs_one_wait_and_not_one_for_each_call(
+        self, cache: Cache, redis: RedisServer, tries: list[str]
+    ) -> None:
         await answers(cache)
+        tries.clear()
         redis.freeze()
-        start = time.perf_counter()
-        for _ in range(1000):
-            assert await cache.get(ALICE, "k") is None
-        # One wait for each call would be above a minute.
-        assert time.perf_counter() - start < 3
+        async with asyncio.timeout(HANGS):
+            for _ in range(1000):
+                assert await cache.get(ALICE, "k") is None
+        assert 1 <= len(tries) <= 20
 
     @pytest.mark.parametrize("how", ["kill", "freeze"])
     async def test_it_comes_back_by_itself(self, cache: Cache, redis: RedisServer, how: str) -> None:
@@ -166,8 +184,8 @@ class TestAway:
         redis.freeze()
         reader = asyncio.create_task(cache.get(ALICE, "other"))
         await asyncio.sleep(0)
-        seconds, _ = await timed(cache.close())
-        assert seconds < AT_ONCE
+        async with asyncio.timeout(HANGS):
+            await cache.close()
         assert await reader is None
 
 

@@ -1,6 +1,7 @@
 """A transaction commits whole or not at all, and leaves its connection clean whatever happens to it."""
 
 import asyncio
+import contextlib
 from uuid import UUID, uuid4
 
 import psycopg
@@ -241,6 +242,35 @@ class TestExhaustion:
         await db._pools[APP].resize(1, 1)
         async with db.tenant_tx(tenant), db.system_tx() as tx:
             assert await (await tx.execute("select 1")).fetchone() == (1,)
+
+
+class TestAFrozenProcess:
+    """Its sessions stay open, for its machine still holds them; its locks must not."""
+
+    async def test_its_locks_end_wherever_it_stands_still(self, database_url: str, settings: Settings) -> None:
+        config = settings.model_copy(update={"lease_seconds": 0.5, "statement_timeout": 1.0})
+        async with Database(database_url, config) as db:
+            assert db.patience.total_seconds() == 5
+            await asyncio.gather(self._stands_still(db, 1, pipelined=False), self._stands_still(db, 2, pipelined=True))
+
+    async def _stands_still(self, db: Database, lock: int, *, pipelined: bool) -> None:
+        with pytest.raises(psycopg.Error):
+            async with db.system_tx() as tx, contextlib.AsyncExitStack() as stack:
+                if pipelined:
+                    await stack.enter_async_context(tx.connection.pipeline())
+                await tx.execute("select pg_advisory_xact_lock(%s)", [lock])
+                await self._until(db, lock, held=True)
+                await self._until(db, lock, held=False)
+                await (await tx.execute("select 1")).fetchone()
+
+    async def _until(self, db: Database, lock: int, *, held: bool) -> None:
+        query = "select exists (select 1 from pg_locks where locktype = 'advisory' and objid = %s and granted)"
+        async with asyncio.timeout(30):
+            while True:
+                async with db.system_tx() as tx:
+                    if await (await tx.execute(query, [lock])).fetchone() == (held,):
+                        return
+                await asyncio.sleep(0.05)
 
 
 class TestALostServer:
