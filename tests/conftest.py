@@ -24,13 +24,13 @@ from backstay.auth import Auth
 from backstay.gateway.providers.table import KINDS
 from backstay.kernel.clock import ManualClock, SystemClock
 from backstay.kernel.crypto import Vault
-from backstay.kernel.db import OWNER, Database
+from backstay.kernel.db import Database
 from backstay.kernel.embedded import EmbeddedPostgres
-from backstay.kernel.ids import new_id
 from backstay.kernel.migrate import Migrations, history
 from backstay.kernel.principal import Principal
 from backstay.kernel.roles import bootstrap, verify
 from backstay.kernel.settings import Settings
+from clones import Clones
 
 # Keys and addresses of real providers, which no test may use; backends that tests start inherit what is left.
 for _kind in KINDS.values():
@@ -89,20 +89,18 @@ def _drop_abandoned(connection: psycopg.Connection[tuple[object, ...]]) -> None:
             connection.execute(sql.SQL("drop database if exists {} (force)").format(sql.Identifier(str(name))))
 
 
+@pytest.fixture(scope="session")
+def clones(server_url: str, template: str) -> Iterator[Clones]:
+    with Clones(server_url, template) as made:
+        yield made
+
+
 @pytest.fixture
-def database_url(server_url: str, template: str) -> Iterator[str]:
+def database_url(clones: Clones) -> Iterator[str]:
     """A fresh clone of the template; dropped after the test."""
-    name = f"test_{os.getpid()}_{new_id().hex[-12:]}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
-        # grants on the database itself are not part of a template
-        connection.execute(
-            sql.SQL("grant connect, create on database {} to {}").format(sql.Identifier(name), sql.Identifier(OWNER))
-        )
-        yield make_conninfo(server_url, dbname=name)
-        connection.execute(sql.SQL("drop database if exists {} (force)").format(sql.Identifier(name)))
+    name = clones.take()
+    yield clones.url(name)
+    clones.give_back(name)
 
 
 @pytest.fixture
