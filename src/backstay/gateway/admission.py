@@ -110,21 +110,30 @@ class Admission:
 
     async def _admit_in_one(self, calls: list[Reservation]) -> list[Admitted | Exception]:
         now = self._clock.now()
+        subjects = {subject for call in calls for subject in call.scopes()}
+        try:
+            return await self._admit_within(calls, subjects, now)
+        except store.WindowMissing:
+            async with self._db.system_tx() as tx:
+                await store.begin_windows(tx, subjects, now)
+            return await self._admit_within(calls, subjects, now)
+
+    async def _admit_within(
+        self, calls: list[Reservation], subjects: set[store.Subject], now: datetime
+    ) -> list[Admitted | Exception]:
         results: list[Admitted | Exception] = []
         beating = self._last_beat is None or now - self._last_beat > self._lease / 3
-        async with self._db.system_tx() as tx:
-            wanted = {subject for call in calls for subject in call.scopes()}
-            bounds = _by_subject(await store.windows(tx, wanted, now))
+        async with self._db.system_tx(pipelined=True) as tx:
+            bounds = _by_subject(await store.windows(tx, subjects, now))
             batch = _Batch([], [], [], [])
             for call in calls:
                 windows = [window for subject in call.scopes() for window in bounds.get(subject, ())]
                 results.append(batch.decide(call, windows, now))
-            async with store.together(tx):
-                await self._audit.record_many(tx, batch.entries)
-                if batch.admitted:
-                    await store.admit(tx, self._process, batch.admitted, batch.holds, batch.requests)
-                if beating:
-                    await store.beat(tx, self._process, now)
+            await self._audit.record_many(tx, batch.entries)
+            if batch.admitted:
+                await store.admit(tx, self._process, batch.admitted, batch.holds, batch.requests)
+            if beating:
+                await store.beat(tx, self._process, now)
         if beating:
             self._last_beat = now
         return results
@@ -157,7 +166,7 @@ class Admission:
         wait = _RETRY_FIRST
         while True:
             try:
-                async with self._db.system_tx() as tx:
+                async with self._db.system_tx(pipelined=True) as tx:
                     await self._settle(tx, ends)
                 return [None for _ in ends]
             except store.BadValue:
@@ -174,11 +183,10 @@ class Admission:
 
     async def _settle(self, tx: Tx, ends: Sequence[Settlement]) -> None:
         windows = _keys(end.admitted for end in ends)
-        async with store.together(tx):
-            if windows:
-                await store.lock_windows(tx, windows)
-            reached = await store.settle(tx, ends, notices.THRESHOLDS)
-            await self._audit.record_many(tx, [entries.finished(end) for end in ends])
+        if windows:
+            await store.lock_windows(tx, windows)
+        reached = await store.settle(tx, ends, notices.THRESHOLDS)
+        await self._audit.record_many(tx, [entries.finished(end) for end in ends])
         if budgets := await reached():
             await notices.give(self._events, tx, budgets)
 

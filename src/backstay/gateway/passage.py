@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
+
+import orjson
 
 from .dialogue import Delta, Request
 from .errors import ProviderFailed
@@ -15,10 +18,16 @@ from .wire.base import Body, Reader, Writer
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One event for the client: its bytes as they leave, and what they say."""
+    """One event for the client: its bytes as they leave."""
 
     frame: bytes
-    body: Body
+
+    @property
+    def body(self) -> Body:
+        """What the event says; empty for an end mark. Read anew each time: whole answers of them would be large."""
+        parser = SseParser()
+        data = b"\n".join([*parser.feed(self.frame), parser.rest() or b""]).strip()
+        return {} if data == b"[DONE]" else cast("Body", orjson.loads(data))
 
 
 class Passage:
@@ -69,8 +78,8 @@ class Passage:
             events = self._writer.end(usage)
         else:
             events = self._surface.missing(self._reader, said, self._request)
-        ends = self._kept + [Chunk(self._surface.frame(event), event) for event in events]
-        return [*ends, Chunk(self._surface.end_mark, {})] if self._surface.end_mark else ends
+        ends = self._kept + [Chunk(self._surface.frame(event)) for event in events]
+        return [*ends, Chunk(self._surface.end_mark)] if self._surface.end_mark else ends
 
     def _pass_on(self, events: Iterable[bytes]) -> list[Chunk]:
         out: list[Chunk] = []
@@ -89,8 +98,8 @@ class Passage:
             if self._writer is not None:
                 self._translate(self._writer, deltas, out)
             elif (frame := self._surface.relay(self._reader, data, self._request)) is not None:
-                (self._kept if self._reader.final else out).append(Chunk(frame, self._reader.body or {}))
+                (self._kept if self._reader.final else out).append(Chunk(frame))
         return out
 
     def _translate(self, writer: Writer, deltas: Iterable[Delta], out: list[Chunk]) -> None:
-        out += [Chunk(self._surface.frame(event), event) for event in writer.feed(deltas)]
+        out += [Chunk(self._surface.frame(event)) for event in writer.feed(deltas)]

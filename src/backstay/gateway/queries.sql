@@ -9,29 +9,15 @@ delete from backstay.gateway_process p where p.id = %(id)s
   and not exists (select from backstay.call c where c.process_id = p.id and c.state = 'open');
 
 -- name: windows
--- The running windows of every budget and limit that bounds these subjects, locked in sorted order. Missing ones are
--- made; one that another process makes at this moment comes without figures (`spent` is null): ask again, in another
--- transaction. With a new window go those that ended long ago, which no process takes for the running one, whatever its
--- clock says.
-with wanted as (
-    select distinct b.tenant_id, b.id, b.scope, b.subject, b.unit, b.amount, b.period, b.hard,
+-- The running windows of every budget and limit that bounds these subjects, locked in sorted order, with their newest
+-- figures; one that is missing comes without (`spent` is null).
+with wanted as materialized (
+    select b.tenant_id, b.id, b.scope, b.subject, b.unit, b.amount, b.period, b.hard,
            case b.period when 'total' then 'epoch'::timestamptz
                 else date_trunc(b.period, %(now)s::timestamptz, 'UTC') end as starts_at
     from json_to_recordset(%(subjects)s::json) as given (tenant_id uuid, scope text, subject text)
     join backstay.budget b on b.tenant_id = given.tenant_id and b.scope = given.scope and b.subject = given.subject),
-made as (
-    insert into backstay.budget_window (tenant_id, budget_id, starts_at)
-    select m.tenant_id, m.id, m.starts_at from wanted m
-    where not exists (select from backstay.budget_window w
-        where w.tenant_id = m.tenant_id and w.budget_id = m.id and w.starts_at = m.starts_at)
-    order by 1, 2, 3
-    on conflict (tenant_id, budget_id, starts_at) do nothing
-    returning tenant_id, budget_id, starts_at, spent, held),
-dropped as (
-    delete from backstay.budget_window w using made m join wanted b on b.tenant_id = m.tenant_id and b.id = m.budget_id
-    where w.tenant_id = m.tenant_id and w.budget_id = m.budget_id and w.held = 0
-      and w.starts_at < m.starts_at - case b.period when 'month' then interval '62 days' else interval '2 days' end),
-locked as (
+locked as materialized (
     select w.tenant_id, w.budget_id, w.spent, w.held
     from backstay.budget_window w
     join wanted m on w.tenant_id = m.tenant_id and w.budget_id = m.id and w.starts_at = m.starts_at
@@ -39,9 +25,25 @@ locked as (
     for update of w)
 select m.tenant_id, m.id as budget_id, m.scope, m.subject, m.unit, m.amount, m.period, m.hard, m.starts_at,
        f.spent, f.held
-from wanted m
-left join (select * from locked union all select tenant_id, budget_id, spent, held from made) f
-  on f.tenant_id = m.tenant_id and f.budget_id = m.id;
+from wanted m left join locked f on f.tenant_id = m.tenant_id and f.budget_id = m.id;
+
+-- name: begin_windows
+-- Makes the running windows that are missing. With a new one go those that ended long ago, which no process takes for the
+-- running one, whatever its clock says.
+with wanted as (
+    select distinct b.tenant_id, b.id, b.period,
+           case b.period when 'total' then 'epoch'::timestamptz
+                else date_trunc(b.period, %(now)s::timestamptz, 'UTC') end as starts_at
+    from json_to_recordset(%(subjects)s::json) as given (tenant_id uuid, scope text, subject text)
+    join backstay.budget b on b.tenant_id = given.tenant_id and b.scope = given.scope and b.subject = given.subject),
+made as (
+    insert into backstay.budget_window (tenant_id, budget_id, starts_at)
+    select tenant_id, id, starts_at from wanted order by 1, 2, 3
+    on conflict (tenant_id, budget_id, starts_at) do nothing
+    returning tenant_id, budget_id, starts_at)
+delete from backstay.budget_window w using made m join wanted b on b.tenant_id = m.tenant_id and b.id = m.budget_id
+where w.tenant_id = m.tenant_id and w.budget_id = m.budget_id and w.held = 0
+  and w.starts_at < m.starts_at - case b.period when 'month' then interval '62 days' else interval '2 days' end;
 
 -- name: admit
 -- The calls of one batch with their holds, and the requests that are counted for good; the windows of both are locked by

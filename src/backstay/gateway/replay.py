@@ -32,8 +32,8 @@ def streamed(order: Order, body: Body) -> tuple[list[Chunk], list[Chunk]]:
     writer = wire.writer(order.request)
     events = writer.feed(deltas_of(said))
     ends = writer.end(said.usage or Usage())
-    mark = [Chunk(wire.end_mark, {})] if wire.end_mark else []
-    return [Chunk(wire.frame(one), one) for one in events], [*(Chunk(wire.frame(one), one) for one in ends), *mark]
+    mark = [Chunk(wire.end_mark)] if wire.end_mark else []
+    return [Chunk(wire.frame(one)) for one in events], [*(Chunk(wire.frame(one)) for one in ends), *mark]
 
 
 def ends_of(order: Order, body: Body) -> tuple[list[Stop | None], bool]:

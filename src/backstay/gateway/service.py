@@ -184,8 +184,8 @@ class Gateway:
         async with aclosing(self.chunks(order)) as groups:
             async for group in groups:
                 for chunk in group:
-                    if chunk.body:
-                        yield chunk.body
+                    if body := chunk.body:
+                        yield body
 
     async def embed(
         self,

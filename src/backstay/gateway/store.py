@@ -32,11 +32,12 @@ _queries = sql.load(__package__)
 
 DatabaseError = psycopg.Error
 BadValue = psycopg.DataError  # a value that the database cannot store, such as a text with NUL
+Subject = tuple[UUID, str, str]  # tenant, scope, and who or what it is in the scope
 Collision = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 
-class WindowRaced(psycopg.errors.SerializationFailure):
-    """A window that was missing is there now. A new transaction locks it: this one holds locks that come after it."""
+class WindowMissing(psycopg.errors.SerializationFailure):
+    """A window has to be made first, in a transaction of its own: this one holds locks that come after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +85,24 @@ async def leave(tx: Tx, process: UUID) -> None:
     await _queries.leave.run(tx, id=process)
 
 
-async def windows(tx: Tx, subjects: Iterable[tuple[UUID, str, str]], now: datetime) -> list[Window]:
+async def windows(tx: Tx, subjects: Iterable[Subject], now: datetime) -> list[Window]:
     """Locked, with their newest figures.
 
     Raises:
-        WindowRaced: another process has made one of them just now.
+        WindowMissing: one of them has not begun; see `begin_windows`.
     """
-    wanted = [{"tenant_id": tenant, "scope": scope, "subject": subject} for tenant, scope, subject in subjects]
-    rows = await _queries.windows.rows(tx, subjects=_json(wanted), now=now)
+    rows = await _queries.windows.rows(tx, subjects=_subjects(subjects), now=now)
     if any(row[-1] is None for row in rows):
-        raise WindowRaced("another process began the window")
+        raise WindowMissing("a window has not begun")
     return [Window(*row) for row in rows]
+
+
+async def begin_windows(tx: Tx, subjects: Iterable[Subject], now: datetime) -> None:
+    await _queries.begin_windows.run(tx, subjects=_subjects(subjects), now=now)
+
+
+def _subjects(subjects: Iterable[Subject]) -> str:
+    return _json([{"tenant_id": tenant, "scope": scope, "subject": subject} for tenant, scope, subject in subjects])
 
 
 async def admit(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -90,7 +91,7 @@ class Database:
     def __init__(self, url: str | None, settings: Settings) -> None:
         Query.slow_seconds = settings.slow_query_seconds
         self._url, self._settings = url, settings
-        self._bounds = ""  # known when the database is open
+        self._begin_ours = "begin"  # a pooler's sessions carry no settings: then they are set in each transaction
         self.patience = max(timedelta(seconds=2 * settings.lease_seconds), timedelta(seconds=5))
         self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
         self.notifier = Notifier(self._connect_listener, self._send_notes)
@@ -131,7 +132,9 @@ class Database:
             ) from None
         async with self._pools[APP].connection() as connection:
             role = await _escaping_role(connection)
-            self._bounds = self._bounds_of(connection.info.server_version)
+        if self._settings.system_database_url:
+            bounds = self._bounds(connection.info.server_version)
+            self._begin_ours = "; set local ".join(["begin", *bounds])
         if role:
             await self.close()
             raise ConfigurationError(
@@ -158,14 +161,15 @@ class Database:
             yield tx
 
     @asynccontextmanager
-    async def system_tx(self, *, indexed: bool = False) -> AsyncIterator[Tx]:
+    async def system_tx(self, *, indexed: bool = False, pipelined: bool = False) -> AsyncIterator[Tx]:
         """A transaction as `backstay_system`, which crosses tenants. For our own loops only, with `patience`.
 
         `indexed` keeps its statements on indexes: a plan that was made while a queue was empty would scan the table,
-        and be kept while 100,000 jobs arrive.
+        and be kept while 100,000 jobs arrive. `pipelined` sends statements without waiting for those before them, the
+        first with the beginning and the last with the commit; only fetching rows waits.
         """
-        opening = "begin; " + self._bounds + ("; set local enable_seqscan = off" if indexed else "")
-        async with self._begin(SYSTEM, opening, None) as tx:
+        opening = self._begin_ours + ("; set local enable_seqscan = off" if indexed else "")
+        async with self._begin(SYSTEM, opening, None, pipelined=pipelined) as tx:
             yield tx
 
     @asynccontextmanager
@@ -218,15 +222,21 @@ class Database:
         await tx._send_with_commit()
 
     @asynccontextmanager
-    async def _begin(self, role: str, opening: str, tenant: UUID | None) -> AsyncIterator[Tx]:
-        connection = await self._opened(role, opening)
+    async def _begin(
+        self, role: str, opening: str, tenant: UUID | None, *, pipelined: bool = False
+    ) -> AsyncIterator[Tx]:
+        late = pipelined and ";" not in opening  # several statements in one cannot go into a pipeline
+        connection = await self._opened(role, "" if late else opening)
         try:
-            tx = Tx(connection, tenant, self.notifier)
-            yield tx
-            if connection.info.transaction_status == TransactionStatus.INERROR:
-                # COMMIT would answer ROLLBACK without an error: someone swallowed a failed statement.
-                raise _failed()
-            await connection.execute("commit")
+            async with connection.pipeline() if pipelined else nullcontext():
+                if late:
+                    await connection.execute(opening)
+                tx = Tx(connection, tenant, self.notifier)
+                yield tx
+                if connection.info.transaction_status == TransactionStatus.INERROR:
+                    # COMMIT would answer ROLLBACK without an error: someone swallowed a failed statement.
+                    raise _failed()
+                await connection.execute("commit")
             tx._committed()
         except BaseException:
             await asyncio.shield(_rollback(connection))
@@ -235,7 +245,8 @@ class Database:
             await asyncio.shield(self._pools[role].putconn(connection))
 
     async def _opened(self, role: str, opening: str) -> AsyncConnection[Any]:
-        """A pooled connection with a transaction open on it. Idle ones whose server went away are passed over."""
+        """A pooled connection, with a transaction open on it if `opening` is given. Idle ones whose server went away
+        are passed over."""
         pool = self._pools[role]
         for others in reversed(range(pool.max_size + 1)):
             try:
@@ -244,7 +255,10 @@ class Database:
             except PoolTimeout:
                 raise Unavailable("no database connection became free; try again") from None
             try:
-                await connection.execute(opening, prepare=False)
+                if opening:
+                    await connection.execute(opening, prepare=False)
+                else:
+                    connection.pgconn.consume_input()  # hears of a server that has hung up, without asking it
             except OperationalError:
                 await asyncio.shield(pool.putconn(connection))  # the pool makes another in place of a broken one
                 if not (connection.broken and others):
@@ -261,14 +275,13 @@ class Database:
         timeout = int(self._settings.statement_timeout * 1000)
         return f"-c role={role} -c statement_timeout={timeout} -c idle_in_transaction_session_timeout=60000"
 
-    def _bounds_of(self, server_version: int) -> str:
-        """What ends a transaction of our loops whose process is frozen. The server does not count one that stands
-        still between two statements of a pipeline as idle: only a bound on the whole transaction meets it."""
+    def _bounds(self, server_version: int) -> list[str]:
+        """Settings that end a transaction of our loops whose process is frozen. The server does not count one that
+        stands still between two statements of a pipeline as idle: only a bound on the whole transaction meets it."""
         idle = int(self.patience.total_seconds() * 1000)
-        bounds = f"set local idle_in_transaction_session_timeout = {idle}"
-        if server_version >= _TRANSACTION_TIMEOUT:
-            bounds += f"; set local transaction_timeout = {idle + int(self._settings.statement_timeout * 1000)}"
-        return bounds
+        whole = idle + int(self._settings.statement_timeout * 1000)
+        bounds = [f"idle_in_transaction_session_timeout = {idle}"]
+        return bounds + ([f"transaction_timeout = {whole}"] if server_version >= _TRANSACTION_TIMEOUT else [])
 
     def _pool(self, role: str, url: str | None) -> AsyncConnectionPool[AsyncConnection[Any]]:
         # A URL of the role's own goes through a pooler: no session state, so no options and no prepared statements.
@@ -282,7 +295,7 @@ class Database:
             max_idle=60,
             open=False,
             name=role,
-            configure=_configure,
+            configure=partial(self._configure, bounded=role == SYSTEM and not url),
             kwargs={
                 "autocommit": True,
                 "prepare_threshold": 2 if prepared else None,
@@ -290,6 +303,12 @@ class Database:
                 **options,
             },
         )
+
+    async def _configure(self, connection: AsyncConnection[Any], *, bounded: bool) -> None:
+        connection.adapters.register_dumper(dict, _Jsonb)
+        if bounded:
+            bounds = self._bounds(connection.info.server_version)
+            await connection.execute("; ".join(f"set {bound}" for bound in bounds), prepare=False)
 
     async def _connect_listener(self) -> AsyncConnection[object]:
         return await AsyncConnection.connect(
@@ -306,10 +325,6 @@ class Database:
 
 class _Jsonb(JsonbDumper):
     """A Python dict is a jsonb."""
-
-
-async def _configure(connection: AsyncConnection[Any]) -> None:
-    connection.adapters.register_dumper(dict, _Jsonb)
 
 
 def _failed() -> Conflict:

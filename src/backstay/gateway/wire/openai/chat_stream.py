@@ -141,6 +141,8 @@ def shown(reader: Reader, data: bytes, include_usage: bool) -> bytes | None:
             # Not written anew, so that nothing else changes.
             data = _NULL_USAGE.sub(b"", data)
             del body["usage"]
+    if b"\n" in data:
+        data = data.replace(b"\n", b"\ndata: ")  # JSON over several lines leaves as several lines of data
     return b"data: " + data + b"\n\n"
 
 
