@@ -9,6 +9,11 @@ of the gateway's process a request and a streamed chunk, and its memory with ope
 
 `--litellm PATH`: the `litellm` of an environment where its proxy is installed; it is measured in the same run, with one
 worker, against the same provider. It keeps neither budgets nor records then, as it has no database.
+
+`--tensorzero PATH`: the `python` of an environment where the package `tensorzero` is installed. What is measured is its
+own gateway over HTTP: the package carries it as native code and starts it in a process of its own here, by the function
+behind `tensorzero.patch_openai_client`, with one worker thread. It has no database either: observability is off, and
+it asks for no key, keeps no budget and writes no record. The container that is released of it is not measured.
 """
 
 import argparse
@@ -17,6 +22,7 @@ import contextlib
 import multiprocessing
 import os
 import platform
+import re
 import socket
 import statistics
 import subprocess
@@ -32,6 +38,7 @@ import uvloop
 from upstream_clients import Canned
 
 CHUNKS = 100
+PATH = "/v1/chat/completions"
 MESSAGES = '"messages":[{"role":"user","content":"%s"}]' % ("x" * 400)
 
 
@@ -132,10 +139,10 @@ class Client(asyncio.Protocol):
         return await self.done
 
 
-def request_for(key: str, stream: bool, model: str = "bench") -> bytes:
+def request_for(key: str, stream: bool, model: str = "bench", path: str = PATH) -> bytes:
     extra = ',"stream":true' if stream else ""
     body = f'{{"model":"{model}",{MESSAGES}{extra},"max_tokens":100}}'.encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -175,9 +182,16 @@ def cpu(process: psutil.Process) -> float:
 
 
 async def measure(
-    name: str, gateway: int, provider: int, key: str, pid: int, options: Any, model: str = "bench"
+    name: str,
+    gateway: int,
+    provider: int,
+    key: str,
+    pid: int,
+    options: Any,
+    model: str = "bench",
+    path: str = PATH,
 ) -> None:
-    process, ask = psutil.Process(pid), request_for(key, False, model)
+    process, ask = psutil.Process(pid), request_for(key, False, model, path)
     direct = await p50(provider, ask)
     await load(gateway, ask, options.concurrency, 1.0)
     through = await p50(gateway, ask)
@@ -185,11 +199,11 @@ async def measure(
     rate = await load(gateway, ask, options.concurrency, options.seconds)
     spent = (cpu(process) - before) / (rate * options.seconds) * 1e6
     print(
-        f"{name:8} {rate:6.0f} requests/s at {options.concurrency}   {spent:4.0f} µs CPU a request   "
+        f"{name:10} {rate:6.0f} requests/s at {options.concurrency}   {spent:4.0f} µs CPU a request   "
         f"added p50 {through - direct:5.2f} ms",
         flush=True,
     )
-    stream = request_for(key, True, model)
+    stream = request_for(key, True, model, path)
     before = cpu(process)
     rate = await load(gateway, stream, 50, options.seconds)
     per_chunk = (cpu(process) - before) / (rate * options.seconds * CHUNKS) * 1e6
@@ -200,10 +214,20 @@ async def measure(
         most = max(most, process.memory_info().rss)
         await asyncio.sleep(0.05)
     print(
-        f"{name:8} {rate * CHUNKS:6.0f} chunks/s in 50 streams   {per_chunk:4.0f} µs CPU a chunk, calls included   "
+        f"{name:10} {rate * CHUNKS:6.0f} chunks/s in 50 streams   {per_chunk:4.0f} µs CPU a chunk, calls included   "
         f"{most / 2**20:.0f} MiB with 500 streams",
         flush=True,
     )
+
+
+TENSORZERO = """
+import sys, tensorzero
+gateway = tensorzero._start_http_gateway(
+    config_file=sys.argv[1], clickhouse_url=None, postgres_url=None, valkey_url=None, async_setup=False
+)
+print(gateway.base_url, flush=True)
+sys.stdin.read()
+"""
 
 
 @contextlib.contextmanager
@@ -235,6 +259,32 @@ def litellm(program: Path, provider: int, folder: Path) -> Iterator[tuple[int, i
             process.wait(20)
 
 
+@contextlib.contextmanager
+def tensorzero(python: Path, provider: int, folder: Path) -> Iterator[tuple[int, int]]:
+    """TensorZero's gateway in front of the provider; gives its port and process."""
+    config = folder / "tensorzero.toml"
+    config.write_text(
+        '[gateway]\nobservability.enabled = false\n[models.gpt-4o-mini]\nrouting = ["canned"]\n'
+        '[models.gpt-4o-mini.providers.canned]\ntype = "openai"\nmodel_name = "gpt-4o-mini"\n'
+        f'api_base = "http://127.0.0.1:{provider}/v1/"\napi_key_location = "none"\n'
+    )
+    quiet = {**os.environ, "TOKIO_WORKER_THREADS": "1", "TENSORZERO_DISABLE_PSEUDONYMOUS_USAGE_ANALYTICS": "1"}
+    with (folder / "tensorzero.log").open("wb") as log:
+        command = [str(python), "-c", TENSORZERO, str(config)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=quiet)
+        assert process.stdout is not None
+        try:
+            address = None
+            while address is None:  # it writes its log there, too
+                line = process.stdout.readline().decode()
+                assert line, (folder / "tensorzero.log").read_text()
+                address = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/openai/v1\s*", line)
+            yield int(address[1]), process.pid
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
 def main() -> None:
     from backstay.kernel.embedded import EmbeddedPostgres
     from backstay.kernel.migrate import Migrations
@@ -244,6 +294,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--litellm", type=Path, help="the litellm program to measure beside")
+    parser.add_argument("--tensorzero", type=Path, help="the python that has the package tensorzero")
     parser.add_argument("--durability", choices=["strict", "relaxed", "both"], default="both")
     options = parser.parse_args()
     memory = psutil.virtual_memory().total / 2**30
@@ -281,6 +332,10 @@ def main() -> None:
             if options.litellm:
                 with litellm(options.litellm, provider_port, Path(folder)) as (port, pid):
                     uvloop.run(measure("litellm", port, provider_port, "sk-bench", pid, options, "gpt-4o-mini"))
+            if options.tensorzero:
+                model, path = "tensorzero::model_name::gpt-4o-mini", "/openai/v1/chat/completions"
+                with tensorzero(options.tensorzero, provider_port, Path(folder)) as (port, pid):
+                    uvloop.run(measure("tensorzero", port, provider_port, "none", pid, options, model, path))
         finally:
             provider.terminate()
             provider.join()
