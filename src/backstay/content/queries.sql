@@ -91,10 +91,11 @@ delete from backstay.content
 where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = %(id)s::text;
 
 -- name: old_chunks
--- The chunks of these documents, locked in the order in which everyone locks them.
+-- The chunks of these documents, locked in the order in which everyone locks them. Those that stay may get their vector
+-- meanwhile.
 select id, content_id, ord, text_hash, length, bm::text as bm from backstay.chunk
 where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and content_id = any(%(ids)s::text[])
-order by id for update;
+order by id for no key update;
 
 -- name: delete_chunks
 -- Chunks whose text is gone.
@@ -191,7 +192,7 @@ where tenant_id = %(tenant)s::uuid and name = %(collection)s::text;
 select id, heading, text from backstay.chunk
 where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text
   and (pivot < %(pivot)s::real or pivot > %(pivot)s::real)
-order by id limit %(limit)s::int for update skip locked;
+order by id limit %(limit)s::int for no key update skip locked;
 
 -- name: weigh
 -- New weights for chunks.
@@ -368,11 +369,12 @@ where tenant_id = %(tenant)s::uuid and id = %(id)s::uuid and state = 'asked';
 
 -- name: keep_chunks
 -- Those of these chunks that still have the text that was sent, kept so until the vectors are committed. One that is
--- being replaced right now is passed over: it waits on, and nobody waits for anybody.
+-- being deleted right now is passed over: it waits on, and nobody waits for anybody. One that is being moved or weighed
+-- anew is not: its text stays, and its request would be paid for again.
 select c.id from backstay.chunk c
 join unnest(%(ids)s::uuid[], %(text_hashes)s::bytea[]) as g (id, text_hash) on g.id = c.id and g.text_hash = c.text_hash
 where c.tenant_id = %(tenant)s::uuid
-order by c.id for share of c skip locked;
+order by c.id for key share of c skip locked;
 
 -- name: write_vectors
 -- Vectors of chunks that `keep_chunks` has locked.

@@ -12,14 +12,14 @@ from uuid import UUID
 
 import pytest
 
-from backstay.content import Collection, Content
+from backstay.content import Collection, Content, store
 from backstay.gateway import ProviderRefused, ProviderUnreachable
 from backstay.jobs import Jobs
 from backstay.kernel.clock import SystemClock
 from backstay.kernel.db import Database
 from backstay.kernel.principal import Principal
 
-from .conftest import Words, idle, rows, settled, until, vector, working
+from .conftest import MODEL, Words, idle, rows, settled, until, vector, working
 
 HELD = "select c.text, v.e::text from backstay.vec_{0} v join backstay.chunk c on c.id = v.chunk_id order by 1"
 
@@ -169,6 +169,39 @@ async def test_a_change_that_rolls_back_after_the_answer_is_embedded_again(
         await notes.put("c", {"text": "c"}, tenant=tenant)
         await until(lambda: _embedded(notes, tenant, 2))
     assert "a" in {hit.id for hit in (await notes.search("a", tenant=tenant)).hits}
+
+
+async def test_a_chunk_that_is_weighed_anew_when_the_answer_comes_gets_its_vector(
+    notes: Collection, db: Database, jobs: Jobs, words: Words, tenant: UUID
+) -> None:
+    words.gate.clear()
+    await notes.put("a", {"text": "a"}, tenant=tenant)
+    async with working(jobs):
+        await words.asked.wait()
+        await until(lambda: _is_zero(db, tenant, "select count(*) from backstay.job where name = 'content.fold'"))
+        async with db.tenant_tx(tenant) as tx:
+            assert len(await store.outweighed(tx, tenant, "notes", 2.0, 10)) == 1
+            words.gate.set()
+            await until(lambda: _embedded(notes, tenant, 1))
+        await idle(db, tenant)
+    assert words.texts == ["a"]
+
+
+async def test_a_chunk_that_stands_in_an_open_change_gets_its_vector(
+    content: Content, db: Database, jobs: Jobs, words: Words, tenant: UUID
+) -> None:
+    pages = content.collection("pages", embedder=MODEL, chunk_size=200, overlap=0)
+    first, second = (f"# Part {name}\n\n" + f"{name} words go here. " * 8 for name in ("alpha", "beta"))
+    words.gate.clear()
+    await pages.put("p", {"text": first}, tenant=tenant)
+    async with working(jobs):
+        await words.asked.wait()
+        async with db.tenant_tx(tenant) as tx:
+            await pages.put("p", {"text": f"{first}\n\n{second}"}, tx=tx)
+            words.gate.set()
+            await until(lambda: _embedded(pages, tenant, 1))
+        await idle(db, tenant)
+    assert len(words.texts) == 2
 
 
 async def _embedded(notes: Collection, tenant: UUID, count: int) -> bool:
