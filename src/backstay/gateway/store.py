@@ -10,7 +10,6 @@ from uuid import UUID
 
 import orjson
 import psycopg
-from psycopg.rows import class_row
 
 from ..kernel import sql
 from ..kernel.db import Tx
@@ -196,18 +195,15 @@ async def settle(
         if call.mode is Mode.EXPECTED and end.outcome == "ok":
             # Answers that were cut say nothing about how long such answers are.
             expected.append({**key, "feature": call.tags.feature, "provider": call.provider, "model": call.model})
-    cursor = tx.connection.cursor(row_factory=class_row(Reached))
-    await cursor.execute(
-        _queries.settle.text,
-        {
-            "calls": _json(calls),
-            "attempts": _json(attempts),
-            "windows": _json(bound),
-            "expected": _json(expected),
-            "thresholds": list(thresholds),
-        },
+    return await _queries.settle.send(
+        tx,
+        Reached,
+        calls=_json(calls),
+        attempts=_json(attempts),
+        windows=_json(bound),
+        expected=_json(expected),
+        thresholds=list(thresholds),
     )
-    return cursor.fetchall
 
 
 async def expected_outputs(tx: Tx, kinds: Iterable[OutputKind]) -> dict[OutputKind, int]:

@@ -6,7 +6,7 @@ written `%(name)s`. A test PREPAREs every query of every room against the migrat
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,6 +60,20 @@ class Query:
         async with tx.connection.cursor(row_factory=tuple_row) as cursor:
             await self._execute(cursor, params)
             return await cursor.fetchall()
+
+    async def send(self, tx: "Tx", model: Callable[..., T], **params: Any) -> Callable[[], Awaitable[list[T]]]:
+        """Within a pipeline. Returns what reads every row, to be called once after it."""
+        cursor = tx.connection.cursor(row_factory=kwargs_row(model))
+        start = time.perf_counter()
+        await cursor.execute(self._sql, params)
+
+        async def fetch() -> list[T]:
+            async with cursor:
+                found = await cursor.fetchall()
+            self._observe(start)
+            return found
+
+        return fetch
 
     async def value(self, tx: "Tx", **params: Any) -> Any:
         """The first column of the first row, or None."""

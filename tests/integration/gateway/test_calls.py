@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from backstay.gateway import BudgetExceeded, Gateway, ModelNotFound
+from backstay.kernel import telemetry
 
 HELLO = {"model": "sim:echo", "messages": [{"role": "user", "content": "hello there my friend"}]}
 
@@ -53,6 +54,15 @@ async def test_a_hard_budget_refuses_what_does_not_fit_and_the_refusal_costs_not
     assert (budget.spent, budget.held) == (Decimal("0.20"), 0)
     assert await rows("select * from backstay.hold") == []
     assert len(await rows("select * from backstay.call")) == 2
+
+
+async def test_the_settlement_of_a_call_is_timed(gateway, owner):
+    def samples():
+        return telemetry.registry.get_sample_value("backstay_query_seconds_count", {"query": "gateway.settle"})
+
+    before = samples()
+    await gateway.complete(owner, HELLO, feature="f")
+    assert samples() == before + 1
 
 
 async def test_an_unknown_model_is_not_found(gateway: Gateway, owner):

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql as pgsql
 
-from backstay.kernel import sql
+from backstay.kernel import sql, telemetry
+from backstay.kernel.db import Database
 
 ROOT = Path(str(files("backstay")))
 PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -65,3 +66,15 @@ def test_a_query_that_does_not_fit_would_be_found(
 ) -> None:
     with pytest.raises(error):
         prepare(session, text)
+
+
+async def test_a_query_that_is_sent_in_a_pipeline_is_read_after_it_and_timed_until_then(db: Database) -> None:
+    nap = sql.Query("test", "nap", "select %(x)s::int as x from pg_sleep(0.05)")
+    async with db.system_tx() as tx:
+        async with tx.connection.pipeline():
+            first = await nap.send(tx, dict, x=1)
+            second = await nap.send(tx, dict, x=2)
+        assert [await first(), await second()] == [[{"x": 1}], [{"x": 2}]]
+    seconds = telemetry.registry.get_sample_value("backstay_query_seconds_sum", {"query": "test.nap"})
+    assert seconds is not None
+    assert seconds >= 0.15  # the second one had to wait for the first
