@@ -5,10 +5,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import BaseModel
 
-from ..kernel.http import Caller, Page, PageRequest, Router, service
-from .models import Entry, EntryNotFound, PayloadErased
+from ..kernel.http import Caller, Page, PageRequest, Router, View, service
+from .models import EntryNotFound, PayloadErased
 from .service import Audit
 
 router = Router("/api/audit", tag="audit")
@@ -16,7 +15,7 @@ Service = Annotated[Audit, service("audit")]
 Text = Annotated[str | None, Query(max_length=300)]
 
 
-class EntryView(BaseModel):
+class EntryView(View):
     """Who did what to which resource, and how it ended."""
 
     id: UUID
@@ -31,10 +30,6 @@ class EntryView(BaseModel):
     metadata: dict[str, Any]
     has_payload: bool
 
-    @classmethod
-    def of(cls, entry: Entry) -> "EntryView":
-        return cls.model_validate(entry, from_attributes=True)
-
 
 @router.get("/entries", permission="audit:read")
 async def entries(
@@ -47,8 +42,7 @@ async def entries(
     call: UUID | None = None,
 ) -> Page[EntryView]:
     """Entries of the tenant, newest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await audit.entries(by, after, page.limit + 1, action=action, resource=resource, run=run, call=call)
+    found = await audit.entries(by, page.after_id, page.limit + 1, action=action, resource=resource, run=run, call=call)
     return Page.of([EntryView.of(entry) for entry in found], page, lambda entry: [entry.id])
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field
 
 from ..kernel.db import Tx
-from ..kernel.http import Caller, Page, PageRequest, Router, service
-from .models import ApiKey, KeyNotFound, PrincipalExists, UnknownRole
+from ..kernel.http import Caller, Page, PageRequest, Router, View, service
+from .models import KeyNotFound, PrincipalExists, UnknownRole
 from .service import Auth
 
 router = Router("/api/keys", tag="auth")
@@ -33,7 +33,7 @@ class NewKeyView(BaseModel):
     secret: str
 
 
-class KeyView(BaseModel):
+class KeyView(View):
     id: UUID
     principal: str
     role: str
@@ -44,10 +44,6 @@ class KeyView(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
-
-    @classmethod
-    def of(cls, key: ApiKey) -> "KeyView":
-        return cls.model_validate(key, from_attributes=True)
 
 
 @router.post("", permission="keys:write", status=201, errors=[PrincipalExists, UnknownRole])
@@ -62,8 +58,7 @@ async def create(body: NewKey, by: Caller, tx: Tx, auth: Service) -> NewKeyView:
 @router.get("", permission="keys:read")
 async def index(by: Caller, page: PageRequest, auth: Service) -> Page[KeyView]:
     """The tenant's keys, newest first, without their secrets."""
-    after = UUID(page.after[0]) if page.after else None
-    keys = await auth.keys(by, after, page.limit + 1)
+    keys = await auth.keys(by, page.after_id, page.limit + 1)
     return Page.of([KeyView.of(key) for key in keys], page, lambda key: [key.id])
 
 

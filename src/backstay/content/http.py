@@ -17,25 +17,20 @@ from ..gateway import (
     RateLimited,
 )
 from ..kernel.db import Tx
-from ..kernel.http import Caller, Page, PageRequest, Router, service
+from ..kernel.http import Caller, Page, PageRequest, Router, View, service
 from .models import (
     NAME,
     CollectionDiffers,
     CollectionNeedsCode,
     CollectionNotFound,
-    Coverage,
     Definition,
-    Document,
     DocumentInvalid,
     DocumentNotFound,
     EmbedderSilent,
-    Hit,
     Mode,
     NoEmbedder,
     SearchAnswer,
-    Standing,
 )
-from .models import Put as PutAnswer
 from .service import MAX_BATCH, Content
 
 router = Router("/api/collections", tag="content")
@@ -44,17 +39,13 @@ Name = Annotated[str, Path(pattern=NAME, description="The collection.")]
 Id = Annotated[str, Path(min_length=1, max_length=500, description="The document; its id may contain slashes.")]
 
 
-class CollectionView(BaseModel):
+class CollectionView(View):
     """A collection and how its documents are read, cut and embedded."""
 
     name: str
     definition: Definition
     by_code: bool = Field(description="A Python function makes the searched text: only its program may write.")
     created_at: datetime
-
-    @classmethod
-    def of(cls, standing: Standing) -> "CollectionView":
-        return cls.model_validate(standing, from_attributes=True)
 
 
 class NewDocument(BaseModel):
@@ -74,7 +65,7 @@ class Batch(BaseModel):
     documents: list[NewDocument] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-class PutView(BaseModel):
+class PutView(View):
     """What became of a document. `changed` is false when the same body stood already."""
 
     id: str
@@ -82,16 +73,12 @@ class PutView(BaseModel):
     created: bool
     changed: bool
 
-    @classmethod
-    def of(cls, put: PutAnswer) -> "PutView":
-        return cls.model_validate(put, from_attributes=True)
-
 
 class BatchView(BaseModel):
     documents: list[PutView]
 
 
-class DocumentView(BaseModel):
+class DocumentView(View):
     """A document as it stands."""
 
     id: str
@@ -99,10 +86,6 @@ class DocumentView(BaseModel):
     body: dict[str, Any]
     created_at: datetime
     updated_at: datetime
-
-    @classmethod
-    def of(cls, document: Document) -> "DocumentView":
-        return cls.model_validate(document, from_attributes=True)
 
 
 class DeletedView(BaseModel):
@@ -124,7 +107,7 @@ class Query(BaseModel):
     per_document: int | None = Field(None, ge=1, le=200, description="At most this many chunks of one document.")
 
 
-class HitView(BaseModel):
+class HitView(View):
     """A chunk that was found, with its document."""
 
     id: str
@@ -134,10 +117,6 @@ class HitView(BaseModel):
     score: float = Field(description="Comparable within this answer only.")
     scores: dict[str, float] = Field(description="`text` is BM25, `vector` is cosine similarity.")
     body: dict[str, Any]
-
-    @classmethod
-    def of(cls, hit: Hit) -> "HitView":
-        return cls.model_validate(hit, from_attributes=True)
 
 
 class AnswerView(BaseModel):
@@ -152,7 +131,7 @@ class AnswerView(BaseModel):
         return cls(hits=[HitView.of(hit) for hit in answer.hits], mode=answer.mode, flags=list(answer.flags))
 
 
-class CoverageView(BaseModel):
+class CoverageView(View):
     """How much of a collection has vectors."""
 
     documents: int
@@ -162,10 +141,6 @@ class CoverageView(BaseModel):
     parked: int = Field(description="Chunks that the embedder refused.")
     lag: float = Field(description="Seconds that the oldest waiting chunk has waited.")
 
-    @classmethod
-    def of(cls, coverage: Coverage) -> "CoverageView":
-        return cls.model_validate(coverage, from_attributes=True)
-
 
 class RetriedView(BaseModel):
     chunks: int
@@ -174,8 +149,7 @@ class RetriedView(BaseModel):
 @router.get("", permission="content:read")
 async def index(by: Caller, page: PageRequest, content: Service) -> Page[CollectionView]:
     """Collections of the tenant, by name."""
-    after = str(page.after[0]) if page.after else None
-    found = await content.collections(by, after, page.limit + 1)
+    found = await content.collections(by, page.after_name, page.limit + 1)
     return Page.of([CollectionView.of(standing) for standing in found], page, lambda view: [view.name])
 
 
@@ -195,8 +169,7 @@ async def declare(name: Name, body: Definition, by: Caller, tx: Tx, content: Ser
 @router.get("/{name}/documents", permission="content:read", errors=[CollectionNotFound])
 async def documents(name: Name, by: Caller, page: PageRequest, content: Service) -> Page[DocumentView]:
     """Documents by id."""
-    after = str(page.after[0]) if page.after else None
-    found = await content.documents(by, name, after, page.limit + 1)
+    found = await content.documents(by, name, page.after_name, page.limit + 1)
     return Page.of([DocumentView.of(document) for document in found], page, lambda view: [view.id])
 
 

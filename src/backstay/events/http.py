@@ -36,6 +36,5 @@ async def index(
     type: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Page[EventView]:
     """Events of the tenant, newest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await events.page(by, after, page.limit + 1, type)
+    found = await events.page(by, page.after_id, page.limit + 1, type)
     return Page.of([EventView.of(event) for event in found], page, lambda event: [event.id])

@@ -9,12 +9,11 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from ..kernel.db import Tx
-from ..kernel.http import Caller, Page, PageRequest, Router, service
+from ..kernel.http import Caller, Page, PageRequest, Router, View, service
 from . import sheet
-from .models import CallRow, Savings, SpendFilter, SpendRow
+from .models import SpendFilter
 from .service import Gateway, Group
 from .terms import (
-    Budget,
     BudgetExists,
     BudgetNotFound,
     Count,
@@ -23,7 +22,6 @@ from .terms import (
     NewBudget,
     NewLimit,
     Period,
-    RateLimit,
     Scope,
     Unit,
     Usd,
@@ -33,7 +31,7 @@ router = Router("/api/gateway", tag="gateway")
 Service = Annotated[Gateway, service("gateway")]
 
 
-class BudgetView(BaseModel):
+class BudgetView(View):
     """A budget, and what its running window has spent and holds for calls under way (USD)."""
 
     id: UUID
@@ -46,10 +44,6 @@ class BudgetView(BaseModel):
     spent: Decimal
     held: Decimal
 
-    @classmethod
-    def of(cls, budget: Budget) -> "BudgetView":
-        return cls.model_validate(budget, from_attributes=True)
-
 
 class BudgetChange(BaseModel):
     """Another amount for a budget."""
@@ -59,7 +53,7 @@ class BudgetChange(BaseModel):
     limit: Usd
 
 
-class LimitView(BaseModel):
+class LimitView(View):
     """A limit, and what its running window has counted and holds for calls under way."""
 
     id: UUID
@@ -72,10 +66,6 @@ class LimitView(BaseModel):
     used: int
     held: int
 
-    @classmethod
-    def of(cls, limit: RateLimit) -> "LimitView":
-        return cls.model_validate(limit, from_attributes=True)
-
 
 class LimitChange(BaseModel):
     """Another amount for a limit."""
@@ -85,7 +75,7 @@ class LimitChange(BaseModel):
     limit: Count
 
 
-class SpendView(BaseModel):
+class SpendView(View):
     """What one feature, user, key, model or day used and cost (USD)."""
 
     name: str | None
@@ -94,12 +84,8 @@ class SpendView(BaseModel):
     output_tokens: int
     cost: Decimal
 
-    @classmethod
-    def of(cls, row: SpendRow) -> "SpendView":
-        return cls.model_validate(row, from_attributes=True)
 
-
-class CallView(BaseModel):
+class CallView(View):
     """One model call. `state`: open, finished, abandoned."""
 
     id: UUID
@@ -120,12 +106,8 @@ class CallView(BaseModel):
     cached: str | None
     rescued: bool
 
-    @classmethod
-    def of(cls, row: CallRow) -> "CallView":
-        return cls.model_validate(row, from_attributes=True)
 
-
-class SavingsView(BaseModel):
+class SavingsView(View):
     """What `calls` cost (USD), and what they would have cost more: `cached` of them without kept answers, `routed` of
     them at the dearest target of their route. `rescued` of them were answered by a fallback, and would have failed."""
 
@@ -136,10 +118,6 @@ class SavingsView(BaseModel):
     routed: int
     by_route: Decimal
     rescued: int
-
-    @classmethod
-    def of(cls, savings: Savings) -> "SavingsView":
-        return cls.model_validate(savings, from_attributes=True)
 
 
 @router.post("/budgets", permission="budgets:write", status=201, errors=[BudgetExists])
@@ -152,8 +130,7 @@ async def create_budget(body: NewBudget, by: Caller, tx: Tx, gateway: Service) -
 @router.get("/budgets", permission="budgets:read")
 async def list_budgets(by: Caller, page: PageRequest, gateway: Service) -> Page[BudgetView]:
     """Budgets, oldest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await gateway.budgets.list(by, after, page.limit + 1)
+    found = await gateway.budgets.list(by, page.after_id, page.limit + 1)
     return Page.of([BudgetView.of(budget) for budget in found], page, lambda budget: [budget.id])
 
 
@@ -185,8 +162,7 @@ async def create_limit(body: NewLimit, by: Caller, tx: Tx, gateway: Service) -> 
 @router.get("/limits", permission="budgets:read")
 async def list_limits(by: Caller, page: PageRequest, gateway: Service) -> Page[LimitView]:
     """Limits, oldest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await gateway.limits.list(by, after, page.limit + 1)
+    found = await gateway.limits.list(by, page.after_id, page.limit + 1)
     return Page.of([LimitView.of(limit) for limit in found], page, lambda limit: [limit.id])
 
 
@@ -249,8 +225,7 @@ async def savings(
 @router.get("/calls", permission="gateway:read")
 async def calls(by: Caller, page: PageRequest, gateway: Service, run: UUID | None = None) -> Page[CallView]:
     """Model calls, newest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await gateway.calls(by, after, page.limit + 1, run)
+    found = await gateway.calls(by, page.after_id, page.limit + 1, run)
     return Page.of([CallView.of(row) for row in found], page, lambda row: [row.id])
 
 

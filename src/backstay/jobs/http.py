@@ -51,8 +51,7 @@ async def index(
     name: Text = None,
 ) -> Page[JobView]:
     """The tenant's jobs, newest first; `state=discarded` shows the dead ones."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await jobs.list(by, limit=page.limit + 1, after=after, state=state, queue=queue, name=name)
+    found = await jobs.list(by, limit=page.limit + 1, after=page.after_id, state=state, queue=queue, name=name)
     return Page.of(found, page, lambda job: [job.id])
 
 

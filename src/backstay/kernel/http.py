@@ -8,7 +8,7 @@ import functools
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 from uuid import uuid4
 
 import psycopg
@@ -42,7 +42,7 @@ from .pages import DEFAULT_LIMIT, MAX_LIMIT, Page
 from .pages import PageRequest as _PageRequest
 from .principal import Principal
 
-__all__ = ["PUBLIC", "Caller", "Page", "PageRequest", "Problem", "Router", "service"]
+__all__ = ["PUBLIC", "Caller", "Page", "PageRequest", "Problem", "Router", "View", "service"]
 
 PUBLIC = "public"  # the permission of a route that needs no key
 PERMISSION = "x-backstay-permission"
@@ -74,6 +74,14 @@ class Problem(BaseModel):
     code: str
     trace_id: str | None = None
     errors: list[dict[str, str]] = []
+
+
+class View(BaseModel):
+    """What is shown of one of a room's models: the attributes that have the view's names."""
+
+    @classmethod
+    def of(cls, model: object) -> Self:
+        return cls.model_validate(model, from_attributes=True)
 
 
 def service(name: str) -> Any:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
@@ -27,6 +28,16 @@ class PageRequest:
         self._vault, self._place = vault, place.encode()
         self.limit = limit
         self.after: tuple[Any, ...] | None = None if cursor is None else self._decode(cursor)
+
+    @property
+    def after_id(self) -> UUID | None:
+        """The key of a list that goes by id."""
+        return UUID(self.after[0]) if self.after else None
+
+    @property
+    def after_name(self) -> str | None:
+        """The key of a list that goes by name, or by ids that callers choose."""
+        return str(self.after[0]) if self.after else None
 
     def encode(self, key: Sequence[Any]) -> str:
         """The cursor that continues after `key` (strings, numbers, datetimes, UUIDs)."""

@@ -29,8 +29,7 @@ async def index(
     workflow: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Page[RunView]:
     """The tenant's runs, newest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await workflows.list(by, limit=page.limit + 1, after=after, state=state, workflow=workflow)
+    found = await workflows.list(by, limit=page.limit + 1, after=page.after_id, state=state, workflow=workflow)
     return Page.of(found, page, lambda run: [run.id])
 
 

@@ -9,13 +9,12 @@ from fastapi import Header, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...kernel.db import Tx
-from ...kernel.http import Caller, Page, PageRequest, Router, service
+from ...kernel.http import Caller, Page, PageRequest, Router, View, service
 from ..errors import ModelNotFound
 from .accounts import LONGEST_OVERLAP
 from .decision import Plan
 from .models import (
     ACCOUNT_NAME,
-    Account,
     CatalogFull,
     NewAccount,
     PriceExists,
@@ -77,7 +76,7 @@ class SecretView(BaseModel):
     ends_at: datetime | None = Field(description="Until when it is used, once a newer one has been set.")
 
 
-class AccountView(BaseModel):
+class AccountView(View):
     """An account at a provider. Its secrets are never shown, newest first."""
 
     name: str
@@ -88,10 +87,6 @@ class AccountView(BaseModel):
     revision: int
     created_at: datetime
     updated_at: datetime
-
-    @classmethod
-    def of(cls, account: Account) -> "AccountView":
-        return cls.model_validate(account, from_attributes=True)
 
 
 class NewSecret(BaseModel):
@@ -191,8 +186,7 @@ class PlanView(BaseModel):
 @router.get("/routes", permission="routes:read")
 async def list_routes(by: Caller, page: PageRequest, catalog: Service) -> Page[RouteView]:
     """Routes that the tenant's calls may take, by name."""
-    after = page.after[0] if page.after else None
-    found = await catalog.routes.list(by, after, page.limit + 1)
+    found = await catalog.routes.list(by, page.after_name, page.limit + 1)
     return Page.of([RouteView.of(stored) for stored in found], page, lambda view: [view.name])
 
 
@@ -220,8 +214,7 @@ async def delete_route(name: RouteName, by: Caller, tx: Tx, catalog: Service, if
 @router.get("/providers", permission="providers:read")
 async def list_providers(by: Caller, page: PageRequest, catalog: Service) -> Page[AccountView]:
     """The tenant's own accounts at providers, by name."""
-    after = page.after[0] if page.after else None
-    found = await catalog.providers.list(by, after, page.limit + 1)
+    found = await catalog.providers.list(by, page.after_name, page.limit + 1)
     return Page.of([AccountView.of(account) for account in found], page, lambda view: [view.name])
 
 
@@ -269,8 +262,7 @@ async def delete_provider(name: AccountName, by: Caller, tx: Tx, catalog: Servic
 @router.get("/prices", permission="prices:read")
 async def list_prices(by: Caller, page: PageRequest, catalog: Service) -> Page[PriceView]:
     """The tenant's own prices, oldest first."""
-    after = UUID(page.after[0]) if page.after else None
-    found = await catalog.prices.list(by, after, page.limit + 1)
+    found = await catalog.prices.list(by, page.after_id, page.limit + 1)
     return Page.of([PriceView.of(price) for price in found], page, lambda view: [view.id])
 
 
