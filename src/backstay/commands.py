@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from . import __version__, server
@@ -17,6 +16,7 @@ from .gateway.cli import commands as gateway_commands
 from .gateway.cli import sim
 from .jobs.cli import commands as jobs_commands
 from .kernel.cli import commands as db_commands
+from .kernel.cli import database, out
 from .kernel.migrate import Migrations
 from .kernel.roles import bootstrap
 from .kernel.settings import PREFIX, Settings
@@ -34,7 +34,6 @@ commands = typer.Typer(
 migrate = typer.Typer(help="Versioned, reversible migrations.", no_args_is_help=True)
 keys = typer.Typer(help="API keys of the default tenant.", no_args_is_help=True)
 config = typer.Typer(help="Effective settings.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.", show_default="8080")]
@@ -94,7 +93,7 @@ def worker(
 @migrate.command("up")
 def migrate_up(target: Annotated[str, typer.Argument(help="A number, or head.")] = "head") -> None:
     """Apply what is missing."""
-    with server.database(_settings()) as url:
+    with database(_settings()) as url:
         asyncio.run(bootstrap(url))
         count = Migrations(url).up(target, on_step=lambda name: out.print(f"  {name}"))
     out.print(f"{count} applied" if count else "nothing to do")
@@ -103,7 +102,7 @@ def migrate_up(target: Annotated[str, typer.Argument(help="A number, or head.")]
 @migrate.command("down")
 def migrate_down(target: Annotated[str, typer.Argument(help="The number to go back to, or base.")]) -> None:
     """Take migrations back until TARGET is the newest."""
-    with server.database(_settings()) as url:
+    with database(_settings()) as url:
         Migrations(url).down(target, on_step=lambda name: out.print(f"  {name}"))
     out.print(f"back at {target}")
 
@@ -111,7 +110,7 @@ def migrate_down(target: Annotated[str, typer.Argument(help="The number to go ba
 @migrate.command("status")
 def migrate_status() -> None:
     """Show which migrations the database has. Exit code 1 when some are missing."""
-    with server.database(_settings()) as url:
+    with database(_settings()) as url:
         migrations = Migrations(url)
         pending = {step.number for step in migrations.pending()}
     for step in migrations.history:

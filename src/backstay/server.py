@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,6 @@ from . import __version__
 from .app import App
 from .auth import IssuedKey
 from .kernel import telemetry
-from .kernel.embedded import EmbeddedPostgres
 from .kernel.errors import ConfigurationError
 from .kernel.principal import Principal
 from .kernel.settings import Settings
@@ -53,16 +52,6 @@ def load(settings: Settings) -> App:
     if not isinstance(found, App):
         raise ConfigurationError(f"BACKSTAY_APP={settings.app} is a {type(found).__name__}, not a backstay.App")
     return found
-
-
-@contextlib.contextmanager
-def database(settings: Settings) -> Iterator[str]:
-    """The URL of the configured database, with the embedded server running meanwhile."""
-    if settings.database_url:
-        yield settings.database_url
-    else:
-        with EmbeddedPostgres(settings.data_dir) as server:
-            yield server.url
 
 
 async def up(settings: Settings, out: Console) -> None:

@@ -84,6 +84,10 @@ class Auth:
             raise LookupError("the default tenant was neither made nor found")
         return tenant
 
+    async def operator(self) -> Principal:
+        """Who uses the command line: everything is permitted, for the default tenant."""
+        return Principal.system((await self.ensure_default_tenant()).id, "command line")
+
     async def tenants(self) -> list[Tenant]:
         async with self._db.system_tx() as tx:
             return await store.tenants(tx)

@@ -1,15 +1,11 @@
 """`backstay content`: ingest a folder, search, see the coverage. For the default tenant."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -19,24 +15,31 @@ from ..auth import Auth
 from ..events import Events
 from ..gateway import Gateway
 from ..jobs import Jobs
-from ..kernel.clock import SystemClock
-from ..kernel.crypto import Vault
-from ..kernel.db import Database
-from ..kernel.embedded import EmbeddedPostgres
+from ..kernel.cli import Base, Command, Json, out, print_json
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
-from ..kernel.settings import Settings
-from .models import DEV_EMBEDDER, Coverage, Definition, SearchAnswer
+from .models import DEV_EMBEDDER, Coverage, Definition
 from .service import MAX_BATCH, Content
 
 commands = typer.Typer(help="Ingest and search documents.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
 _MAX_BYTES = 8 * 1024 * 1024
 _AT_ONCE = min(100, MAX_BATCH)
 
 Collection = Annotated[str, typer.Option(help="The collection.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@Command
+async def _with_content(base: Base) -> AsyncIterator[tuple[Content, Principal]]:
+    """Content of the default tenant, without workers."""
+    audit, events = Audit(base.db, base.clock, base.vault), Events(base.db, base.clock)
+    gateway = Gateway(base.db, base.clock, base.vault, audit, events, base.settings)
+    by = await Auth(base.db, base.clock, base.vault, audit).operator()
+    await gateway.start()
+    try:
+        yield Content(base.db, base.clock, Jobs(base.db, base.clock, base.settings), gateway, audit, events), by
+    finally:
+        await gateway.stop()
 
 
 @commands.command()
@@ -53,7 +56,7 @@ def ingest(
     """
     files = _files(folder)
     definition = Definition(embedder=None if embedder == "none" else embedder)
-    changed, coverage = asyncio.run(_ingest(folder, files, collection, definition))
+    changed, coverage = _with_content(lambda content, by: _ingest(content, by, folder, files, collection, definition))
     out.print(f"{len(files)} documents read, {changed} changed; {coverage.chunks} chunks, {coverage.pending} to embed")
 
 
@@ -66,9 +69,9 @@ def search(
     json: Json = False,
 ) -> None:
     """Search a collection."""
-    answer = asyncio.run(_search(query, collection, mode, k))
+    answer = _with_content(lambda content, by: content.search(by, collection, query, mode=mode, k=k))
     if json:
-        typer.echo(orjson.dumps(asdict(answer), option=orjson.OPT_INDENT_2))
+        print_json(answer)
         return
     out.print(f"[dim]mode {answer.mode}{', ' if answer.flags else ''}{', '.join(answer.flags)}[/dim]")
     for place, hit in enumerate(answer.hits, start=1):
@@ -80,9 +83,9 @@ def search(
 @commands.command()
 def coverage(collection: Collection = "docs", json: Json = False) -> None:
     """Show how much of a collection has vectors."""
-    found = asyncio.run(_coverage(collection))
+    found = _with_content(lambda content, by: content.coverage(by, collection))
     if json:
-        typer.echo(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2))
+        print_json(found)
         return
     table = Table(*asdict(found), box=None, pad_edge=False)
     table.add_row(*(f"{value:.1f} s" if name == "lag" else str(value) for name, value in asdict(found).items()))
@@ -111,54 +114,22 @@ def _documents(folder: Path, files: list[Path]) -> Iterator[tuple[str, dict[str,
         yield path.relative_to(folder).as_posix(), {"text": text.replace("\0", "")}
 
 
-async def _ingest(folder: Path, files: list[Path], collection: str, definition: Definition) -> tuple[int, Coverage]:
+async def _ingest(
+    content: Content, by: Principal, folder: Path, files: list[Path], collection: str, definition: Definition
+) -> tuple[int, Coverage]:
     bar = (TextColumn("ingesting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with _content() as (content, by):
-        standing = {one.name: one for one in await content.collections(by, limit=10_000)}.get(collection)
-        if standing is None:
-            await content.declare(by, collection, definition)
-        changed, batch = 0, []
-        with Progress(*bar, console=out, transient=True) as progress:
-            line = progress.add_task("ingesting", total=len(files))
-            for document in _documents(folder, files):
-                batch.append(document)
-                if len(batch) == _AT_ONCE:
-                    changed += sum(put.changed for put in await content.put_many(by, collection, batch))
-                    progress.advance(line, len(batch))
-                    batch = []
-            changed += sum(put.changed for put in await content.put_many(by, collection, batch))
-            progress.advance(line, len(batch))
-        return changed, await content.coverage(by, collection)
-
-
-async def _search(query: str, collection: str, mode: str, k: int) -> SearchAnswer:
-    async with _content() as (content, by):
-        return await content.search(by, collection, query, mode=mode, k=k)
-
-
-async def _coverage(collection: str) -> Coverage:
-    async with _content() as (content, by):
-        return await content.coverage(by, collection)
-
-
-@asynccontextmanager
-async def _content() -> AsyncIterator[tuple[Content, Principal]]:
-    """Content of the default tenant, without workers."""
-    settings, clock = Settings.load(), SystemClock()
-    vault = Vault.of(settings)
-    async with AsyncExitStack() as stack:
-        url = settings.database_url
-        if url is None:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            url = await asyncio.to_thread(embedded.start)
-            stack.push_async_callback(asyncio.to_thread, embedded.stop)
-        db = Database(url, settings)
-        await db.open()
-        stack.push_async_callback(db.close)
-        audit, events = Audit(db, clock, vault), Events(db, clock)
-        gateway = Gateway(db, clock, vault, audit, Events(db, clock), settings)
-        await gateway.start()
-        stack.push_async_callback(gateway.stop)
-        tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()
-        content = Content(db, clock, Jobs(db, clock, settings), gateway, audit, events)
-        yield content, Principal.system(tenant.id, "command line")
+    standing = {one.name: one for one in await content.collections(by, limit=10_000)}.get(collection)
+    if standing is None:
+        await content.declare(by, collection, definition)
+    changed, batch = 0, []
+    with Progress(*bar, console=out, transient=True) as progress:
+        line = progress.add_task("ingesting", total=len(files))
+        for document in _documents(folder, files):
+            batch.append(document)
+            if len(batch) == _AT_ONCE:
+                changed += sum(put.changed for put in await content.put_many(by, collection, batch))
+                progress.advance(line, len(batch))
+                batch = []
+        changed += sum(put.changed for put in await content.put_many(by, collection, batch))
+        progress.advance(line, len(batch))
+    return changed, await content.coverage(by, collection)

@@ -1,35 +1,27 @@
 """`backstay gateway`: spend, budgets, limits; and the simulator as a server: `backstay sim`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, get_args
 from uuid import UUID
 
-import orjson
 import typer
 import uvloop
-from rich.console import Console
 from rich.table import Column, Table
 
 from ..audit import Audit
 from ..auth import Auth
 from ..events import Events
-from ..kernel.clock import SystemClock
-from ..kernel.crypto import Vault
-from ..kernel.db import Database
-from ..kernel.embedded import EmbeddedPostgres
+from ..kernel.cli import Base, Command, Json, out, print_json
 from ..kernel.principal import Principal
-from ..kernel.settings import Settings
 from . import sheet
 from .catalog import cli as catalog
 from .models import SpendFilter
 from .service import Gateway, Group
 from .terms import Budget, Period, RateLimit, Scope, Unit
 
-T = TypeVar("T")
 commands = typer.Typer(help="Model calls: what they cost, and what bounds them.", no_args_is_help=True)
 budgets = typer.Typer(help="Budgets in USD, of the default tenant.", no_args_is_help=True)
 limits = typer.Typer(help="Limits of requests, tokens and concurrency, of the default tenant.", no_args_is_help=True)
@@ -39,15 +31,21 @@ commands.add_typer(catalog.routes, name="routes")
 commands.add_typer(catalog.providers, name="providers")
 commands.add_typer(catalog.prices, name="prices")
 commands.command()(catalog.explain)
-out = Console(highlight=False, soft_wrap=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[UUID, typer.Argument(help="Its id, as `list` shows it.")]
 For = Annotated[Scope, typer.Argument(help="What is bounded.")]
 Subject = Annotated[str | None, typer.Option(help="Key id, user, feature or provider:model; none for the tenant.")]
 Since = Annotated[datetime | None, typer.Option(help="Leave out what was before (UTC).")]
 Until = Annotated[datetime | None, typer.Option(help="Leave out what was from then on (UTC).")]
 _SHOWN = 1000
+
+
+@Command
+async def _with_gateway(base: Base) -> AsyncIterator[tuple[Gateway, Principal]]:
+    """A gateway that makes no calls, acting for the default tenant."""
+    audit, events = Audit(base.db, base.clock, base.vault), Events(base.db, base.clock)
+    by = await Auth(base.db, base.clock, base.vault, audit).operator()
+    yield Gateway(base.db, base.clock, base.vault, audit, events, base.settings), by
 
 
 @commands.command()
@@ -72,7 +70,7 @@ def spend(
         typer.echo(sheet.spend(group, rows), nl=False)
         return
     if json:
-        _print_json(rows)
+        print_json(rows)
         return
     table = Table(by, "calls", "input tokens", "output tokens", "USD")
     for row in rows:
@@ -89,7 +87,7 @@ def savings(
     """Print what keeping answers, routing and falling back have saved."""
     found = _with_gateway(lambda gateway, by: gateway.savings(by, since, until))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("by", "calls", "USD saved")
     table.add_row("kept answers", str(found.cached), f"{found.by_cache:f}")
@@ -104,7 +102,7 @@ def list_budgets(json: Json = False) -> None:
     """List the budgets with what their running windows have spent and hold."""
     found = _with_gateway(lambda gateway, by: gateway.budgets.list(by, limit=_SHOWN))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     table = _table("scope", "subject", "USD", "window", "hard", "spent", "held")
     for budget in found:
@@ -144,7 +142,7 @@ def list_limits(json: Json = False) -> None:
     """List the limits with what their running windows have used and hold."""
     found = _with_gateway(lambda gateway, by: gateway.limits.list(by, limit=_SHOWN))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     table = _table("scope", "subject", "limit", "unit", "window", "used", "held")
     for limit in found:
@@ -201,37 +199,6 @@ def _table(*columns: str) -> Table:
 
 def _print_made(word: str, made: Budget | RateLimit, json: bool) -> None:
     if json:
-        _print_json(made)
+        print_json(made)
     else:
         out.print(f"{word} {made.id} binds the next call")
-
-
-def _print_json(found: Any | Sequence[Any]) -> None:
-    typer.echo(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2))
-
-
-def _with_gateway(work: Callable[[Gateway, Principal], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with _gateway() as (gateway, by):
-            return await work(gateway, by)
-
-    return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _gateway() -> AsyncIterator[tuple[Gateway, Principal]]:
-    """A gateway that makes no calls, acting for the default tenant."""
-    settings, clock = Settings.load(), SystemClock()
-    vault = Vault.of(settings)
-    async with AsyncExitStack() as stack:
-        url = settings.database_url
-        if url is None:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            url = await asyncio.to_thread(embedded.start)
-            stack.push_async_callback(asyncio.to_thread, embedded.stop)
-        db = Database(url, settings)
-        await db.open()
-        stack.push_async_callback(db.close)
-        audit = Audit(db, clock, vault)
-        tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()
-        yield Gateway(db, clock, vault, audit, Events(db, clock), settings), Principal.system(tenant.id, "command line")

@@ -1,35 +1,31 @@
 """`backstay jobs`: look at jobs, retry and cancel them, pause and limit queues."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
-from typing import Annotated, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated
 from uuid import UUID
 
 import orjson
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 
 from ..audit import Audit
 from ..auth import Auth
-from ..kernel.clock import SystemClock
-from ..kernel.crypto import Vault
-from ..kernel.db import Database
-from ..kernel.embedded import EmbeddedPostgres
+from ..kernel.cli import Base, Command, Json, local, out, print_json
 from ..kernel.principal import Principal
-from ..kernel.settings import Settings
 from .models import JobState
 from .service import Jobs
 
-T = TypeVar("T")
 commands = typer.Typer(help="Jobs: look, retry, cancel.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 Id = Annotated[UUID, typer.Argument(help="The job's id.")]
 Queue = Annotated[str, typer.Argument(help="The queue's name.")]
+
+
+@Command
+async def _with_jobs(base: Base) -> AsyncIterator[tuple[Jobs, Principal]]:
+    """Jobs without handlers, acting for the default tenant."""
+    auth = Auth(base.db, base.clock, base.vault, Audit(base.db, base.clock, base.vault))
+    yield Jobs(base.db, base.clock, base.settings), await auth.operator()
 
 
 @commands.command("list")
@@ -43,12 +39,12 @@ def list_(
     """List the newest jobs."""
     found = _with_jobs(lambda jobs, by: jobs.list(by, limit=limit, state=state, queue=queue, name=name))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("id", "name", "queue", "state", "attempt", "run at", "error", box=None, pad_edge=False)
     for job in found:
         error = (job.error or "").splitlines()[0][:60] if job.error else ""
-        table.add_row(str(job.id), job.name, job.queue, job.state, str(job.attempt), _time(job.run_at), error)
+        table.add_row(str(job.id), job.name, job.queue, job.state, str(job.attempt), local(job.run_at), error)
     out.print(table if found else "no jobs")
 
 
@@ -57,7 +53,7 @@ def show(id: Id, json: Json = False) -> None:
     """Show one job with its input."""
     job = _with_jobs(lambda jobs, by: jobs.get(by, id))
     if json:
-        _print_json(job)
+        print_json(job)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in job.model_dump(mode="json").items():
@@ -85,7 +81,7 @@ def queues(json: Json = False) -> None:
     """Show the unfinished jobs by queue."""
     found = _with_jobs(lambda jobs, by: jobs.queues(by))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("queue", "scheduled", "available", "running", "retryable", "paused", box=None, pad_edge=False)
     for queue in found:
@@ -118,40 +114,3 @@ def limit(
     """Limit how many jobs of QUEUE run at once, over all workers."""
     _with_jobs(lambda jobs, _: jobs.limit(queue, running))
     out.print(f"{queue}: " + ("no limit" if running is None else f"at most {running} at once"))
-
-
-def _with_jobs(work: Callable[[Jobs, Principal], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with _jobs() as (jobs, by):
-            return await work(jobs, by)
-
-    return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _jobs() -> AsyncIterator[tuple[Jobs, Principal]]:
-    """Jobs without handlers, acting for the default tenant."""
-    settings, clock = Settings.load(), SystemClock()
-    async with AsyncExitStack() as stack:
-        url = settings.database_url
-        if url is None:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            url = await asyncio.to_thread(embedded.start)
-            stack.push_async_callback(asyncio.to_thread, embedded.stop)
-        db = await stack.enter_async_context(Database(url, settings))
-        vault = Vault.of(settings)
-        tenant = await Auth(db, clock, vault, Audit(db, clock, vault)).ensure_default_tenant()
-        yield Jobs(db, clock, settings), Principal.system(tenant.id, "command line")
-
-
-def _print_json(found: BaseModel | list[T]) -> None:
-    rows = (
-        found.model_dump(mode="json")
-        if isinstance(found, BaseModel)
-        else [row.model_dump(mode="json") for row in found if isinstance(row, BaseModel)]
-    )
-    typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,11 +1,9 @@
 """`backstay gateway routes | providers | prices`, and `explain`: the catalogue of the default tenant."""
 
-import asyncio
 import os
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,19 +12,14 @@ from uuid import UUID
 import orjson
 import typer
 from pydantic import BaseModel, SecretStr, ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ...audit import Audit
 from ...auth import Auth
-from ...kernel.clock import SystemClock
-from ...kernel.crypto import Vault
-from ...kernel.db import Database
-from ...kernel.embedded import EmbeddedPostgres
+from ...kernel.cli import Base, Command, Json, out, print_json
 from ...kernel.errors import Invalid
 from ...kernel.principal import Principal
-from ...kernel.settings import Settings
 from .accounts import NO_OVERLAP
 from .decision import Plan
 from .models import Account, NewAccount, StoredRoute, field_errors
@@ -37,22 +30,27 @@ from .service import Catalog
 routes = typer.Typer(help="Routes of the default tenant.", no_args_is_help=True)
 providers = typer.Typer(help="Accounts of the default tenant at providers.", no_args_is_help=True)
 prices = typer.Typer(help="Prices that the default tenant has set.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
-T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 _ALL = 10_000
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SecretFile = Annotated[Path | None, typer.Option(help="File that holds the secret; `-` is standard input.")]
 SecretVariable = Annotated[str | None, typer.Option("--secret-env", help="Variable that holds the secret.")]
+
+
+@Command
+async def _with_catalog(base: Base) -> AsyncIterator[tuple[Catalog, Principal]]:
+    """The catalogue, acting for the default tenant. Who has this machine may set any base URL."""
+    audit = Audit(base.db, base.clock, base.vault)
+    by = await Auth(base.db, base.clock, base.vault, audit).operator()
+    yield Catalog(base.db, base.clock, base.vault, audit, base.settings, guard=_trusted), by
 
 
 @routes.command("list")
 def list_routes(json: Json = False) -> None:
     """List the routes that calls may take, the operator's too."""
-    found = _run(lambda catalog, by: catalog.routes.list(by, limit=_ALL))
+    found = _with_catalog(lambda catalog, by: catalog.routes.list(by, limit=_ALL))
     if json:
-        _print([_route(stored) for stored in found])
+        print_json([_route(stored) for stored in found])
         return
     table = Table("route", "from", "strategy", "targets")
     for stored in found:
@@ -74,23 +72,23 @@ def set_route(
     given = {"targets": target or None, "strategy": strategy, "sticky": sticky}
     wanted = (_read(file) if file else {}) | {key: value for key, value in given.items() if value is not None}
     route = _made(Route, {**wanted, "name": name})
-    stored = _run(lambda catalog, by: catalog.routes.put(by, route))
+    stored = _with_catalog(lambda catalog, by: catalog.routes.put(by, route))
     out.print(f"{name}: revision {stored.revision}")
 
 
 @routes.command("rm")
 def remove_route(name: Annotated[str, typer.Argument(help="The route.")]) -> None:
     """Remove a route of the tenant's own."""
-    _run(lambda catalog, by: catalog.routes.delete(by, name))
+    _with_catalog(lambda catalog, by: catalog.routes.delete(by, name))
     out.print(f"{name}: removed")
 
 
 @providers.command("list")
 def list_providers(json: Json = False) -> None:
     """List the accounts, without their secrets."""
-    found = _run(lambda catalog, by: catalog.providers.list(by, limit=_ALL))
+    found = _with_catalog(lambda catalog, by: catalog.providers.list(by, limit=_ALL))
     if json:
-        _print([_account(account) for account in found])
+        print_json([_account(account) for account in found])
         return
     table = Table("account", "kind", "base URL", "secrets")
     for account in found:
@@ -112,7 +110,7 @@ def set_provider(
     options = dict(_pair(item) for item in option or [])
     given = {"kind": kind, "base_url": base_url, "options": options, "secret": _secret(secret_file, secret_env)}
     new = _made(NewAccount, given)
-    account = _run(lambda catalog, by: catalog.providers.put(by, name, new))
+    account = _with_catalog(lambda catalog, by: catalog.providers.put(by, name, new))
     out.print(f"{name}: {len(account.secrets)} secret{'' if len(account.secrets) == 1 else 's'}")
 
 
@@ -128,23 +126,23 @@ def rotate_provider(
     if secret is None:
         raise typer.BadParameter("name the place of the new secret: --secret-file or --secret-env")
     new, beside = secret, timedelta(seconds=overlap) if overlap else NO_OVERLAP
-    _run(lambda catalog, by: catalog.providers.rotate(by, name, new, overlap=beside))
+    _with_catalog(lambda catalog, by: catalog.providers.rotate(by, name, new, overlap=beside))
     out.print(f"{name}: rotated")
 
 
 @providers.command("rm")
 def remove_provider(name: Annotated[str, typer.Argument(help="The account.")]) -> None:
     """Remove an account with its secrets."""
-    _run(lambda catalog, by: catalog.providers.delete(by, name))
+    _with_catalog(lambda catalog, by: catalog.providers.delete(by, name))
     out.print(f"{name}: removed")
 
 
 @prices.command("list")
 def list_prices(json: Json = False) -> None:
     """List the prices, oldest first."""
-    found = _run(lambda catalog, by: catalog.prices.list(by, limit=_ALL))
+    found = _with_catalog(lambda catalog, by: catalog.prices.list(by, limit=_ALL))
     if json:
-        _print([_price(price) for price in found])
+        print_json([_price(price) for price in found])
         return
     table = Table("id", "pattern", "input", "output", "from", "until")
     for price in found:
@@ -172,13 +170,13 @@ def set_price(
     audio = {"input_audio": input_audio, "output_audio": output_audio}
     dates = {"starts_at": starts, "ends_at": ends}
     new = _made(NewPrice, {"pattern": pattern, "input": input, "output": output, **kinds, **audio, **dates})
-    out.print(str(_run(lambda catalog, by: catalog.prices.add(by, new)).id))
+    out.print(str(_with_catalog(lambda catalog, by: catalog.prices.add(by, new)).id))
 
 
 @prices.command("rm")
 def remove_price(id: Annotated[UUID, typer.Argument(help="The price's id.")]) -> None:
     """Remove a price."""
-    _run(lambda catalog, by: catalog.prices.delete(by, id))
+    _with_catalog(lambda catalog, by: catalog.prices.delete(by, id))
     out.print(f"{id}: removed")
 
 
@@ -198,9 +196,9 @@ def explain(
     if not isinstance(body.get("model"), str):
         raise typer.BadParameter("name the model: --model, or `model` in the file")
     headers = dict(_pair(item) for item in header or [])
-    plan = _run(lambda catalog, by: catalog.explain(by, body, headers))
+    plan = _with_catalog(lambda catalog, by: catalog.explain(by, body, headers))
     if json:
-        _print(plan.explained())
+        print_json(plan.explained())
     else:
         _show(plan)
 
@@ -214,31 +212,6 @@ def _show(plan: Plan) -> None:
     if plan.complexity is not None:
         rules = ", ".join(f"{rule.rule} {rule.points} ({rule.because})" for rule in plan.complexity.fired)
         out.print(f"complexity {plan.complexity.level}, {plan.complexity.score}: {escape(rules) or 'no rule fired'}")
-
-
-def _run(work: Callable[[Catalog, Principal], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with _catalog() as (catalog, by):
-            return await work(catalog, by)
-
-    return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _catalog() -> AsyncIterator[tuple[Catalog, Principal]]:
-    """The catalogue, acting for the default tenant. Who has this machine may set any base URL."""
-    settings, clock = Settings.load(), SystemClock()
-    vault = Vault.of(settings)
-    async with AsyncExitStack() as stack:
-        url = settings.database_url
-        if url is None:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            url = await asyncio.to_thread(embedded.start)
-            stack.push_async_callback(asyncio.to_thread, embedded.stop)
-        db = await stack.enter_async_context(Database(url, settings))
-        audit = Audit(db, clock, vault)
-        tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()
-        yield Catalog(db, clock, vault, audit, settings, guard=_trusted), Principal.system(tenant.id, "command line")
 
 
 async def _trusted(url: str) -> None:
@@ -304,7 +277,3 @@ def _account(account: Account) -> dict[str, Any]:
 def _price(price: Price) -> dict[str, Any]:
     dates = {"starts_at": price.starts_at, "ends_at": price.ends_at}
     return {"id": price.id, "pattern": price.pattern, **price.rates.model_dump(mode="json"), **dates}
-
-
-def _print(value: Any) -> None:
-    typer.echo(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2))
