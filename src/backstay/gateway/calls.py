@@ -312,7 +312,7 @@ async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str
         return _vectors(order, one, outgoing.wire, exchange, raw)
     native, surface = WIRES[outgoing.wire], WIRES[order.surface]
     raise_for_status(exchange, raw, native, provider)
-    body = understood(raw, native)
+    body = understood(raw, native, provider)
     if order.kind == "count":
         one.end("ok")
         return raw, body
@@ -334,9 +334,9 @@ def _guarded(order: Order, raw: bytes, body: dict[str, Any]) -> tuple[bytes, dic
 
 
 def _vectors(order: Order, one: Try, wire: str, exchange: Exchange, raw: bytes) -> tuple[bytes, dict[str, Any]]:
-    native, surface = EMBED_WIRES[wire], EMBED_WIRES[order.surface]
-    raise_for_status(exchange, raw, native, one.target.provider)
-    body = understood(raw, native)
+    native, surface, provider = EMBED_WIRES[wire], EMBED_WIRES[order.surface], one.target.provider
+    raise_for_status(exchange, raw, native, provider)
+    body = understood(raw, native, provider)
     one.end("ok", native.usage_of(body) or order.estimate(0))
     if order.relays(one.target):
         return raw, body

@@ -92,11 +92,12 @@ def raise_for_status(exchange: Exchange, raw: bytes, wire: EmbedWire | Wire, pro
     raise ProviderFailed(f"the provider answered with status {status}", headers=headers, status_seen=status)
 
 
-def understood(raw: bytes, wire: EmbedWire | Wire) -> dict[str, Any]:
+def understood(raw: bytes, wire: EmbedWire | Wire, provider: Provider) -> dict[str, Any]:
     """A whole answer with status 200, parsed.
 
     Raises:
         ProviderFailed: it is not JSON, or an error all the same.
+        ProviderRefused and its kinds: an error that finds fault with the request.
     """
     body = _parsed(raw)
     if body is None:
@@ -104,8 +105,22 @@ def understood(raw: bytes, wire: EmbedWire | Wire) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ProviderFailed("the provider's answer is not a JSON object")
     if (message := wire.error_of(body)) is not None:
-        raise ProviderFailed(f"the provider reported an error in its answer: {message}")
+        raise reported(ProviderFailed(f"the provider reported an error in its answer: {message}"), body, wire, provider)
     return body
+
+
+def reported(error: ProviderFailed, body: Any, wire: EmbedWire | Wire, provider: Provider) -> GatewayError:
+    """The error that stands in an answer with status 200, as if it had come with the status that it stands for. `error`
+    is what it is when it stands for none."""
+    status = wire.status_of(body)
+    if status is None:
+        return error
+    if status in _KEY_REFUSED:
+        return ProviderFailed(provider.refusal, status_seen=status)
+    if status < 500:
+        # Its body is no answer by itself, and so of no format.
+        return _refused(status, error.detail, body)(error.detail, status, b"", {}, "")
+    return ProviderFailed(error.detail, status_seen=status)
 
 
 def refuses_prefill(error: BackstayError) -> bool:

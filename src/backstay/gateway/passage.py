@@ -35,7 +35,7 @@ class Passage:
 
     Both of one format: the events pass as they came. Otherwise, and where a guard may change them, they are written
     anew. What ends the answer is kept back for `ending`, which leaves when the call is settled. `error`: the
-    provider's, where it came right after events that are still to be passed on.
+    provider's, where it came right after events that are still to be passed on; `last` is the event that it stands in.
     """
 
     def __init__(self, surface: Wire, native: Wire, request: Request, guards: GuardedStream | None = None) -> None:
@@ -52,6 +52,10 @@ class Passage:
     def done(self) -> bool:
         """The provider's end mark came."""
         return self._reader.done
+
+    @property
+    def last(self) -> Body | None:
+        return self._reader.body
 
     @property
     def malformed(self) -> int:

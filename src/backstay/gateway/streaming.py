@@ -7,16 +7,16 @@ from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 
 from .allotment import Allotment
-from .errors import ProviderFailed, ProviderTimeout, StreamCut
+from .errors import GatewayError, ProviderFailed, ProviderTimeout, StreamCut
 from .exchange import read
-from .failures import raise_for_status, understood
+from .failures import raise_for_status, reported, understood
 from .models import Timeouts
 from .order import Order
 from .passage import Chunk, Passage
 from .providers import Target
 from .sse import EventTooLarge
 from .transcript import Transcript
-from .wire import WIRES
+from .wire import WIRES, Wire
 
 _DRAIN = 0.05  # seconds for the transport's end to come after the end mark
 
@@ -28,11 +28,12 @@ class OpenStream:
         self,
         parts: AsyncGenerator[bytes, None],
         passage: Passage,
+        native: Wire,
         limits: "Limits",
         target: Target,
         allotment: Allotment,
     ) -> None:
-        self.passage = passage
+        self.passage, self._native = passage, native
         self._target, self._allotment = target, allotment
         self._parts, self._limits, self._stack = parts, limits, AsyncExitStack()
         self._waiting: list[Chunk] = []
@@ -46,12 +47,12 @@ class OpenStream:
         """Reads up to the first output.
 
         Raises:
-            ProviderFailed and its kinds: what was there before any output was no answer.
+            ProviderRefused, ProviderFailed and its kinds: what was there before any output was no answer.
         """
         while not self.passage.begun and not self._over:
             self._waiting += await self._next()
         if self.passage.error is not None:
-            raise self.passage.error  # nothing has left yet, so another attempt may do better
+            raise self._reported(self.passage.error)  # nothing has left yet, so another attempt may do better
 
     async def finish(self) -> None:
         """Reads to the end."""
@@ -75,20 +76,20 @@ class OpenStream:
         """What the next bytes say; at the end, whether they were the end of a whole answer."""
         passage, talk = self.passage, self.passage.talk
         if passage.error is not None:
-            raise passage.error
+            raise self._reported(passage.error)
         try:
             if passage.done:
                 await self._drain()
                 return []
             async with asyncio.timeout(self._limits.next(talk)):
                 part = await anext(self._parts)
-            chunks = passage.feed(part)
+            chunks = self._fed(part)
             await self._allotment.cover(self._target, talk)
             return chunks
         except StopAsyncIteration:
-            self._over = True
-            rest = passage.rest()
-            if not passage.done and not talk.finished:
+            rest = self._fed(None)
+            self._over = passage.error is None
+            if self._over and not passage.done and not talk.finished:
                 raise StreamCut("the provider's answer ended before it was finished") from None
             return rest
         except TimeoutError:
@@ -98,6 +99,20 @@ class OpenStream:
             return []
         except EventTooLarge as error:
             raise ProviderFailed(f"the provider's stream cannot be read: {error}") from None
+
+    def _fed(self, part: bytes | None) -> list[Chunk]:
+        """What `part` says, or at the transport's end what it left.
+
+        Raises:
+            EventTooLarge; ProviderRefused, ProviderFailed: it is an error of the provider.
+        """
+        try:
+            return self.passage.rest() if part is None else self.passage.feed(part)
+        except ProviderFailed as error:
+            raise self._reported(error) from None
+
+    def _reported(self, error: ProviderFailed) -> GatewayError:
+        return reported(error, self.passage.last, self._native, self._target.provider)
 
     async def _drain(self) -> None:
         """The end of the transport comes with the end mark; reading it lets the connection be used again."""
@@ -133,13 +148,13 @@ async def open_stream(order: Order, target: Target, prefill: bool, allotment: Al
                 if exchange.status != 200 or "event-stream" not in exchange.headers.get("content-type", ""):
                     raw = await read(exchange)
                     raise_for_status(exchange, raw, native, provider)
-                    understood(raw, native)
+                    understood(raw, native, provider)
                     raise ProviderFailed("the provider answered with a whole instead of a stream")
         except TimeoutError:
             raise ProviderTimeout("first_token", limits.first_token) from None
         parts = await stack.enter_async_context(aclosing(exchange.chunks()))
         passage = Passage(WIRES[order.surface], native, order.request, order.watch)
-        opened = OpenStream(parts, passage, limits, target, allotment)
+        opened = OpenStream(parts, passage, native, limits, target, allotment)
         await opened.begin()
         opened.owns(stack.pop_all())
         return opened

@@ -183,7 +183,7 @@ async def test_a_first_token_that_comes_late_is_not_waited_for(desk: Desk):
     assert await desk.tried() == ["provider_timeout"]
 
 
-@pytest.mark.parametrize("fault", ["cut:2", "stall:2", "error:2"])
+@pytest.mark.parametrize("fault", ["cut:2", "stall:2", "error:2", "bare:2"])
 async def test_an_answer_that_breaks_off_never_ends_cleanly(desk: Desk, fault: str):
     if desk.way == "plain" and fault == "stall:2":
         pytest.skip("a whole answer that stalls is bounded by the total, 20 s here")
@@ -197,7 +197,7 @@ async def test_an_answer_that_breaks_off_never_ends_cleanly(desk: Desk, fault: s
         assert told.text == ""
 
 
-@pytest.mark.parametrize("fault", ["cut:2", "stall:2", "error:2"])
+@pytest.mark.parametrize("fault", ["cut:2", "stall:2", "error:2", "bare:2"])
 async def test_a_guarded_answer_is_delivered_whole_by_the_fallback(desk: Desk, fault: str):
     if desk.way == "plain" and fault == "stall:2":
         pytest.skip("a whole answer that stalls is bounded by the total, 20 s here")
@@ -208,6 +208,28 @@ async def test_a_guarded_answer_is_delivered_whole_by_the_fallback(desk: Desk, f
     else:
         assert (told.text, told.error) == (TEXT, None)
         assert (await desk.tried())[-1] == "ok"
+
+
+@pytest.mark.parametrize("kind", ["error", "bare"])
+@pytest.mark.parametrize(
+    ("status", "outcomes"),
+    [(503, ["provider_failed"] * 3), (429, ["provider_refused"] * 3), (400, ["provider_refused"])],
+)
+async def test_an_error_inside_a_good_status_is_what_its_own_status_says(
+    desk: Desk, kind: str, status: int, outcomes: list[str]
+):
+    told = await desk.ask(f"sim:echo?fault={kind}:0:{status}", HEALTHY)
+    assert (told.text, told.error) == (TEXT, None)
+    assert await desk.tried() == [*outcomes, "ok"]
+
+
+@pytest.mark.parametrize("kind", ["error", "bare"])
+async def test_an_error_after_output_ends_the_answer_with_the_providers_reason(desk: Desk, kind: str):
+    told = await desk.ask(f"sim:echo?itl=5ms&fault={kind}:2:429", retries=0)
+    assert isinstance(told.error, ProviderRefused)
+    assert told.error.status == 429
+    assert "a simulated fault" in told.error.detail
+    assert told.text == ("one two" if desk.way == "live" else "")
 
 
 async def test_a_malformed_event_is_skipped_and_counted(desk: Desk):

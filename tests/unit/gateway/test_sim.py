@@ -45,6 +45,8 @@ def test_the_grammar():
         "echo?fault=cut",
         "echo?fault=cut:x",
         "echo?fault=status:200",
+        "echo?fault=error:1:200",
+        "echo?fault=bare",
         "echo?fault=flap:2/1",
         "echo?fault=reset:1",
         "dev-hash?dims=0",

@@ -36,6 +36,29 @@ def test_an_event_without_its_blank_line_is_the_rest():
     assert parser.rest() is None
 
 
+_BARE = b'{\n  "error": {\n    "code": 503,\n\n    "message": "}",\n    "status": "UNAVAILABLE"\n  }\n}'
+_ERROR = b'{"error":{"code":503,"message":"}","status":"UNAVAILABLE"}}'
+
+
+@pytest.mark.parametrize("bare", [_BARE, b"[" + _BARE + b"\n]", _ERROR])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("before", [b"data: a\n\n", b"data: a\n"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_bare_error_is_an_event_as_soon_as_it_is_whole(bare, end, before, size):
+    wire = before + bare + end
+    parser = SseParser()
+    found = [data for at in range(0, len(wire), size) for data in parser.feed(wire[at : at + size])]
+    assert found == [b"a", _ERROR]
+    assert parser.rest() is None
+
+
+@pytest.mark.parametrize(
+    "stray", [b'{"note": 1}\n', b"{\n", b"[]\n", b"}\n", b"{ not JSON }\n", b"retry: 5\n", b"{" * 70_000]
+)
+def test_what_else_stands_bare_is_passed_over(stray):
+    assert parse([b"data: a\n\n", stray, b"\ndata: b\n\n", _ERROR]) == [b"a", b"b", _ERROR]
+
+
 def test_an_endless_event_is_refused(monkeypatch):
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
     with pytest.raises(EventTooLarge):

@@ -14,7 +14,8 @@ from ..errors import ProviderFailed
 from ..models import Usage
 from ..passage import Passage
 from ..wire import CHAT, COUNT_WIRES, EMBED, EMBED_WIRES, GEMINI, WIRES, Quirks, Wire
-from .simulator import Reset, SimAnswer, Simulator, problem
+from .options import SimOptions
+from .simulator import Reset, SimAnswer, Simulator, bare, problem
 
 _MALFORMED = b'data: {"type": "malf\n\n'
 _PLAIN = Quirks()
@@ -43,7 +44,9 @@ async def _chat(simulator: Simulator, wire: Wire, body: dict[str, Any], header: 
     if given.status != 200:
         return await _refused(given, wire)
     if request.stream:
-        return SimAnswer(200, given.headers, _stream(given.chunks, wire, request))
+        fault = SimOptions.parse(request.model, header).fault
+        is_bare = fault is not None and fault.kind == "bare"
+        return SimAnswer(200, given.headers, _stream(given.chunks, wire, request, is_bare))
     return SimAnswer(200, given.headers, _whole(given.chunks, wire, request))
 
 
@@ -89,12 +92,14 @@ def _translated(whole: bytes, wire: Wire, request: Request) -> bytes:
         body = orjson.loads(whole)
     except orjson.JSONDecodeError:
         return whole  # a simulated fault
-    if (message := CHAT.error_of(body)) is not None:
-        return wire.error_body(Upstream(message))
+    if CHAT.error_of(body) is not None:
+        return wire.error_body(_meant(body))
     return orjson.dumps(wire.write_answer(CHAT.read_answer(body), request))
 
 
-async def _stream(chunks: AsyncIterator[bytes], wire: Wire, request: Request) -> AsyncIterator[bytes]:
+async def _stream(
+    chunks: AsyncIterator[bytes], wire: Wire, request: Request, is_bare: bool = False
+) -> AsyncIterator[bytes]:
     passage = Passage(wire, CHAT, request)
     malformed = 0
     try:
@@ -104,13 +109,23 @@ async def _stream(chunks: AsyncIterator[bytes], wire: Wire, request: Request) ->
             if passage.malformed > malformed:
                 malformed = passage.malformed
                 yield _MALFORMED
-    except ProviderFailed as error:
-        yield wire.error_event(error)
+        if passage.error is not None:
+            raise passage.error
+    except ProviderFailed:
+        fault = _meant(passage.last)
+        yield bare(wire.error_body(fault)) if is_bare else wire.error_event(fault)
         return
     ending = passage.ending(passage.talk.usage or Usage(0, passage.talk.outputs))
     # Gemini has no end mark that could be missing.
     for chunk in ending if passage.done or wire is GEMINI else ending[:-1]:
         yield chunk.frame
+
+
+def _meant(body: Any) -> BackstayError:
+    """The error in a chat answer, with the status that it stands for."""
+    error = Upstream(CHAT.error_of(body) or "a simulated fault")
+    error.status = CHAT.status_of(body) or error.status
+    return error
 
 
 async def _refused(given: SimAnswer, wire: Wire) -> SimAnswer:

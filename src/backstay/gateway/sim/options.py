@@ -24,7 +24,9 @@ options     tokens=N      the answer has exactly N tokens (a token is a word)
                           cut:N             the connection breaks after N tokens
                           stall:N           nothing more comes after N tokens, the connection stays
                           malformed:N       an event that is not JSON after N tokens, then all goes on
-                          error:N           an error event, inside the answer with status 200, after N tokens
+                          error:N[:CODE]    an error event, inside the answer with status 200, after N tokens; CODE
+                                            is the status that it stands for
+                          bare:N[:CODE]     the same, outside of any event and over several lines, as Google does it
                           no-done           the end mark is missing
                           flap:M/N[:CODE[:T]]  of every N calls the first M answer with that status, 503 when left out
                           too-long          the request is refused as longer than the model takes
@@ -45,7 +47,8 @@ BEHAVIOURS = ("echo", "extract", "tools", "json", "script")
 EMBEDDER = "dev-hash"
 MAX_TOKENS, MAX_SECONDS, MAX_DIMENSIONS = 100_000, 3600.0, 4096
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(ms|s)")
-_AFTER = ("cut", "stall", "malformed", "error")
+_AFTER = ("cut", "stall", "malformed")
+_ERRORS = ("error", "bare")
 _PLAIN = ("reset", "silence", "no-done", "too-long", "filtered", "prefill", "boundless")
 
 
@@ -55,7 +58,8 @@ class BadOptions(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`after`: tokens before it; `status`, `retry_after` (s) for statuses; `down` of `of` calls fail when flapping."""
+    """`after`: tokens before it; `status` (0: none), `retry_after` (s) for statuses; `down` of `of` calls fail when
+    flapping."""
 
     kind: str
     after: int = 0
@@ -141,6 +145,9 @@ def _fault(value: str) -> Fault:
     kind, _, argument = value.partition(":")
     if kind in _PLAIN and not argument:
         return Fault(kind)
+    if kind in _ERRORS and argument:
+        tokens, _, meant = argument.partition(":")
+        return Fault(kind, after=_whole(tokens, MAX_TOKENS), status=_whole(meant, 599, 400) if meant else 0)
     if kind in _AFTER and argument:
         return Fault(kind, after=_whole(argument, MAX_TOKENS))
     if kind == "status":
@@ -153,8 +160,8 @@ def _fault(value: str) -> Fault:
         after = _seconds(rest[1]) if len(rest) > 1 else None
         return Fault(kind, down=_whole(down, period), of=period, status=code, retry_after=after)
     raise BadOptions(
-        f"{value!r} is no fault; there are status:CODE[:T], reset, silence, cut:N, stall:N, malformed:N, error:N, "
-        "no-done, flap:M/N[:CODE[:T]], too-long, filtered, prefill and boundless"
+        f"{value!r} is no fault; there are status:CODE[:T], reset, silence, cut:N, stall:N, malformed:N, "
+        "error:N[:CODE], bare:N[:CODE], no-done, flap:M/N[:CODE[:T]], too-long, filtered, prefill and boundless"
     )
 
 

@@ -127,8 +127,8 @@ class Simulator:
             await asyncio.Event().wait()
         if fault is not None and fault.kind == "malformed":
             answer = answer[:-1]
-        if fault is not None and fault.kind == "error":
-            answer = _ERROR
+        if fault is not None and fault.kind in ("error", "bare"):
+            answer = _error(fault)
         yield answer
 
     async def _stream(self, talk: "_Talk", include_usage: bool) -> AsyncIterator[bytes]:
@@ -139,7 +139,7 @@ class Simulator:
             if fault is not None and fault.after == count:
                 if fault.kind == "malformed":
                     yield event(b'{"id": "chatcmpl-sim", "choices": [{"del')
-                elif fault.kind in ("cut", "stall", "error"):
+                elif fault.kind in ("cut", "stall", "error", "bare"):
                     break
             if count:
                 await self._sleep_for(talk.options.itl)
@@ -148,8 +148,8 @@ class Simulator:
             raise Reset
         if fault is not None and fault.kind == "stall":
             await asyncio.Event().wait()
-        if fault is not None and fault.kind == "error":
-            yield event(_ERROR)
+        if fault is not None and fault.kind in ("error", "bare"):
+            yield event(_error(fault)) if fault.kind == "error" else bare(_error(fault))
             return
         yield talk.chunk({}, extra, talk.finish)
         if include_usage:
@@ -234,7 +234,14 @@ class _Talk:
         return {"id": f"call_{self.id[-12:]}_{index}", "type": "function", "function": function}
 
 
-_ERROR = orjson.dumps({"error": {"message": "a simulated fault", "type": "server_error", "param": None, "code": None}})
+def _error(fault: Fault) -> bytes:
+    told = {"message": "a simulated fault", "type": "server_error", "param": None, "code": fault.status or None}
+    return orjson.dumps({"error": told})
+
+
+def bare(error: bytes) -> bytes:
+    """An error as Google puts it into a stream at times: outside of any event, laid out, and its last line unended."""
+    return orjson.dumps(orjson.loads(error), option=orjson.OPT_INDENT_2)
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:

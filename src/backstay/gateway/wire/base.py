@@ -37,6 +37,13 @@ class Quirks:
         return {self.renames.get(name, name): value for name, value in body.items() if name not in self.drops}
 
 
+def status(value: Any) -> int | None:
+    """The HTTP status of a failure that `value` is, as a number or as its digits; None when it is none."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:4])
+    return value if type(value) is int and 400 <= value < 600 else None
+
+
 class Reader(Protocol):
     """Follows one stream of a provider.
 
@@ -135,6 +142,10 @@ class Wire(Protocol):
         """The message of an error that stands in an answer; None when there is none."""
         ...
 
+    def status_of(self, body: Any) -> int | None:
+        """The HTTP status that an error in an answer stands for; None when it does not say."""
+        ...
+
     def reader(self) -> Reader: ...
 
     def writer(self, request: Request) -> Writer: ...
@@ -206,5 +217,7 @@ class EmbedWire(Protocol):
     def usage_of(self, body: Mapping[str, Any]) -> Usage | None: ...
 
     def error_of(self, body: Any) -> str | None: ...
+
+    def status_of(self, body: Any) -> int | None: ...
 
     def error_body(self, error: BackstayError, request_id: str | None = None) -> bytes: ...

@@ -195,6 +195,13 @@ def error_of(body: Any) -> str | None:
     return str(message)[:500] if message else "the provider reported an error without a message"
 
 
+def error_type_of(body: Any) -> str | None:
+    """The kind of such an error, in Anthropic's words."""
+    error = body.get("error") if isinstance(body, dict) else None
+    kind = error.get("type") if isinstance(error, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 def refusal_of(holder: Body) -> str | None:
     """Why the model declined, in words, when they are given."""
     match holder.get("stop_details"):

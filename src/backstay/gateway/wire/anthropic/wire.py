@@ -13,7 +13,7 @@ from ..base import Body, Quirks, Reader, Wire, Writer
 from . import request as requests
 from .blocks import read_answer_block, show_part
 from .fields import flag, items, json_text, mapping, maybe_mapping, maybe_string, string, whole, wrong
-from .reader import MessageReader, error_of, refusal_of
+from .reader import MessageReader, error_of, error_type_of, refusal_of
 from .request import MAX_TOKENS
 from .size import estimate, input_bound, media_count
 from .thoughts import without_foreign_thoughts
@@ -33,6 +33,7 @@ _ERRORS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_STATUSES = {kind: status for status, kind in _ERRORS.items()} | {"api_error": 500}
 _MAX_NAME = 512
 _ROLES = ("user", "assistant", "system")
 _THINKING = ("enabled", "adaptive")
@@ -139,6 +140,9 @@ class Anthropic:
 
     def error_of(self, body: Any) -> str | None:
         return error_of(body)
+
+    def status_of(self, body: Any) -> int | None:
+        return _STATUSES.get(error_type_of(body) or "")
 
     def reader(self) -> Reader:
         return MessageReader()

@@ -21,7 +21,7 @@ from ...dialogue import (
 )
 from ...errors import ProviderFailed
 from ...models import Usage
-from ..base import Body
+from ..base import Body, status
 from .answer import (
     MALFORMED_CALL,
     blocked,
@@ -48,6 +48,14 @@ def error_of(body: Any) -> str | None:
         return None
     message = error.get("message") if isinstance(error, dict) else error
     return str(message)[:500] if message else "the provider reported an error without a message"
+
+
+def status_of(body: Any) -> int | None:
+    """The status of such an error, which stands in it as `code`."""
+    if isinstance(body, list) and body:
+        body = body[-1]
+    error = body.get("error") if isinstance(body, dict) else None
+    return status(error.get("code")) if isinstance(error, dict) else None
 
 
 class GeminiReader:

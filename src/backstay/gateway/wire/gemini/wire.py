@@ -90,6 +90,9 @@ class Gemini(GeminiEmbed):
     def error_of(self, body: Any) -> str | None:
         return stream.error_of(body)
 
+    def status_of(self, body: Any) -> int | None:
+        return stream.status_of(body)
+
     def reader(self) -> GeminiReader:
         return GeminiReader()
 

@@ -180,6 +180,9 @@ class OpenAIChat:
     def error_of(self, body: Any) -> str | None:
         return errors.error_of(body)
 
+    def status_of(self, body: Any) -> int | None:
+        return errors.status_of(body)
+
     def reader(self) -> Reader:
         return ChatReader()
 

@@ -78,6 +78,9 @@ class OpenAIEmbed:
     def error_of(self, body: Any) -> str | None:
         return errors.error_of(body)
 
+    def status_of(self, body: Any) -> int | None:
+        return errors.status_of(body)
+
     def error_body(self, error: BackstayError, request_id: str | None = None) -> bytes:
         return errors.error_body(error)
 

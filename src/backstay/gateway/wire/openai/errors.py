@@ -6,6 +6,7 @@ import orjson
 
 from ....kernel.errors import BackstayError
 from ...models import Usage
+from ..base import Body, status
 from .words import usage_as_openai
 
 _TYPES = {
@@ -19,6 +20,22 @@ _TYPES = {
     413: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
+}
+# What a code or a type stands for; a code that is a number stands for itself.
+_STATUSES = {
+    "invalid_request_error": 400,
+    "invalid_prompt": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "server_error": 500,
+    "overloaded_error": 529,
+    "timeout": 504,
 }
 _LONGEST = 500
 
@@ -43,6 +60,18 @@ def error_of(answer: Any) -> str | None:
     """The message of an error that a provider put into an answer; None when there is none."""
     error = answer.get("error") if isinstance(answer, dict) else None
     return heard(error) if error else None
+
+
+def status_of(answer: Any) -> int | None:
+    """The status that such an error stands for, by its code or else by its type."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return meant(error) if isinstance(error, dict) else None
+
+
+def meant(error: Body) -> int | None:
+    """The status of an error, given as its object."""
+    code, kind = error.get("code"), error.get("type")
+    return status(code) or _STATUSES.get(str(code)) or _STATUSES.get(str(kind))
 
 
 def error_body(error: BackstayError, usage: Usage | None = None) -> bytes:

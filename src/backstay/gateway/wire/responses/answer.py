@@ -98,6 +98,16 @@ def error_of(body: Any) -> str | None:
     return None
 
 
+def status_of(body: Any) -> int | None:
+    """The status that such an error stands for; the error of a failed response stands inside of it."""
+    if not isinstance(body, dict):
+        return None
+    inner = body.get("response")
+    holder = inner if isinstance(inner, dict) else body
+    error = holder.get("error")
+    return errors.meant(error if isinstance(error, dict) else holder)
+
+
 def created_of(response: Body) -> int:
     created = response.get("created_at")
     return int(created) if isinstance(created, int | float) and 0 <= created < _MOST_TOKENS else 0

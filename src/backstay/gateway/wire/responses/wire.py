@@ -55,6 +55,9 @@ class OpenAIResponses:
     def error_of(self, body: Any) -> str | None:
         return answers.error_of(body)
 
+    def status_of(self, body: Any) -> int | None:
+        return answers.status_of(body)
+
     def reader(self) -> ResponsesReader:
         return ResponsesReader()
 
