@@ -10,7 +10,7 @@ GatewayError
 ├── ProviderRefused      as the provider said (4xx)
 │   ├── ContextTooLong   400  the request is longer than the model takes
 │   └── ContentFiltered  400  the provider will not answer this
-└── ProviderFailed       502  the provider failed
+└── ProviderFailed       502  the provider failed; 503 when it said that it is overloaded or away, 504 when too slow
     ├── ProviderResting      503  every target has failed lately and is left alone for a while
     ├── ProviderUnreachable  502  no connection, or one that was reset before an answer
     ├── StreamCut            502  the answer stopped in the middle
@@ -23,7 +23,10 @@ from typing import ClassVar
 from ..kernel.errors import BackstayError
 from .models import Usage
 
+OVERLOADED = 529  # Anthropic's own status; some others use it as well
 _FINAL = {"x-should-retry": "false"}
+# What a caller is told where it makes a difference to him that the provider answered so. 524 is Cloudflare's timeout.
+_TOLD = {503: 503, OVERLOADED: 503, 504: 504, 524: 504}
 
 
 class GatewayError(BackstayError):
@@ -101,15 +104,22 @@ class ContentFiltered(ProviderRefused):
 
 
 class ProviderFailed(GatewayError):
-    """`status_seen`: the status that the provider answered with, when it did."""
+    """`status_seen`: the status that the provider answered with, when it did, in the wire format `wire`."""
 
     code, status, title = "provider_failed", 502, "The provider failed"
 
     def __init__(
-        self, detail: str, *, headers: Mapping[str, str] | None = None, status_seen: int | None = None
+        self,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        status_seen: int | None = None,
+        wire: str | None = None,
     ) -> None:
         super().__init__(detail, headers=headers)
-        self.status_seen = status_seen
+        self.status_seen, self.wire = status_seen, wire
+        if status_seen is not None:
+            self.status = _TOLD.get(status_seen, self.status)
 
 
 class ProviderResting(ProviderFailed):

@@ -25,7 +25,7 @@ from .providers import Provider
 from .wire import EmbedWire, Wire
 
 _TOLD = ("retry-after", "retry-after-ms", "x-should-retry")
-_BUSY, _OVERLOADED = 429, 529
+_BUSY = 429
 _KEY_REFUSED = (401, 403)
 _TOO_LONG = re.compile(
     r"context.{0,3}length|context window|prompt is too long|too many (input )?tokens|input token count"
@@ -89,7 +89,8 @@ def raise_for_status(exchange: Exchange, raw: bytes, wire: EmbedWire | Wire, pro
         body = _parsed(raw)
         detail = wire.error_of(body) or f"the provider answered with status {status}"
         raise _refused(status, detail, body)(detail, status, raw, headers, wire.name)
-    raise ProviderFailed(f"the provider answered with status {status}", headers=headers, status_seen=status)
+    detail = f"the provider answered with status {status}"
+    raise ProviderFailed(detail, headers=headers, status_seen=status, wire=wire.name)
 
 
 def understood(raw: bytes, wire: EmbedWire | Wire, provider: Provider) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def reported(error: ProviderFailed, body: Any, wire: EmbedWire | Wire, provider:
     if status < 500:
         # Its body is no answer by itself, and so of no format.
         return _refused(status, error.detail, body)(error.detail, status, b"", {}, "")
-    return ProviderFailed(error.detail, status_seen=status)
+    return ProviderFailed(error.detail, status_seen=status, wire=wire.name)
 
 
 def refuses_prefill(error: BackstayError) -> bool:

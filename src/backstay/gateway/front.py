@@ -13,11 +13,11 @@ from ..kernel.errors import BackstayError, BadRequest, FieldError, Unauthorized
 from ..kernel.principal import Principal
 from . import listing
 from .client import Client, ClientGone
-from .errors import GatewayError, ProviderRefused
+from .errors import OVERLOADED, GatewayError, ProviderFailed, ProviderRefused
 from .order import Order
 from .service import DEFAULT_FEATURE, Gateway
 from .surfaces import Surface, family, surface_of
-from .wire import GEMINI, WIRES, Body, fields
+from .wire import ANTHROPIC, GEMINI, WIRES, Body, Wire, fields
 from .wire.gemini import ArrayFraming
 
 _log = telemetry.log("gateway")
@@ -147,7 +147,15 @@ async def _fail(client: Client, error: Exception) -> None:
         # The provider's own words, in the client's own format.
         await client.answer(error.status, error.body, headers)
         return
-    await client.answer(error.status, wire.error_body(error, client.request_id), headers)
+    await client.answer(_status(error, wire), wire.error_body(error, client.request_id), headers)
+
+
+def _status(error: BackstayError, wire: Wire) -> int:
+    """The error's status. Anthropic's own word for overloaded is kept for a client that spoke with Anthropic in its own
+    format; to others it would mean nothing."""
+    if isinstance(error, ProviderFailed) and error.status_seen == OVERLOADED and error.wire == wire.name:
+        return OVERLOADED if wire is ANTHROPIC else error.status
+    return error.status
 
 
 def _feature(headers: Mapping[str, str], body: Body, by: Principal) -> Any:

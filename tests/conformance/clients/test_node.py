@@ -85,7 +85,7 @@ class TestAISDK:
 
     def test_an_error_before_the_answer(self, client: str, provider: str) -> None:
         told = self.report["refused"]
-        assert (told["overloaded"]["name"], told["overloaded"]["status"]) == ("AI_APICallError", 502)
+        assert (told["overloaded"]["name"], told["overloaded"]["status"]) == ("AI_APICallError", 503)
         assert told["overloaded"]["message"] == "the provider answered with status 503"
         assert told["unknown"]["name"] == "AI_APICallError"
         assert "nothing" in told["unknown"]["message"]

@@ -99,7 +99,7 @@ async def test_what_would_be_wrong_to_repeat_is_asked_anew(http, provider, body)
 
 async def test_errors_are_never_kept(http, provider):
     model = "openai:sim:echo?fault=flap:3/4"
-    assert (await http.post("/v1/chat/completions", json=asked(model), headers=KEEP)).status_code == 502
+    assert (await http.post("/v1/chat/completions", json=asked(model), headers=KEEP)).status_code == 503
     assert (await http.post("/v1/chat/completions", json=asked(model), headers=KEEP)).status_code == 200
 
 

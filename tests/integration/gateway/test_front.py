@@ -171,6 +171,19 @@ async def test_the_provider_may_say_no_in_its_own_words(client):
     assert caught.value.body["message"] == "a simulated fault"
 
 
+@pytest.mark.parametrize("provider_name", ["openai", "anthropic"])
+@pytest.mark.parametrize(("seen", "told"), [(500, 502), (502, 502), (503, 503), (529, 503), (504, 504), (401, 502)])
+async def test_the_status_of_a_provider_that_failed_is_told_as_it_matters_to_the_caller(
+    client, provider_name, seen, told
+):
+    """The wait is longer than the deadline, so that it is passed on."""
+    with pytest.raises(openai.InternalServerError) as caught:
+        await client.chat.completions.create(model=f"{provider_name}:sim:echo?fault=status:{seen}:700s", messages=SAY)
+    assert caught.value.status_code == told
+    assert caught.value.code == "provider_failed"
+    assert caught.value.response.headers.get("retry-after") == (None if seen == 401 else "700")
+
+
 async def test_silence_is_bridged_by_comments(url, http):
     ask = {"model": "sim:echo?tokens=2&itl=600ms", "messages": SAY, "stream": True}
     async with http.stream("POST", "/v1/chat/completions", json=ask) as answer:

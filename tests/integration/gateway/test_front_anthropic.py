@@ -78,13 +78,26 @@ async def test_bytes_pass_as_they_are_between_the_same_formats(client, provider)
 async def test_an_error_before_and_in_the_middle_is_raised(client, model):
     with pytest.raises(anthropic.APIStatusError) as caught:
         await client.messages.create(model=f"{model}?fault=status:503", messages=SAY, max_tokens=9)
-    assert caught.value.status_code == 502
+    assert caught.value.status_code == 503
+    assert caught.value.body["error"]["type"] == "overloaded_error"
     text = ""
     with pytest.raises(anthropic.APIStatusError):
         async with client.messages.stream(model=f"{model}?itl=10ms&fault=cut:3", messages=SAY, max_tokens=99) as stream:
             async for piece in stream.text_stream:
                 text += piece
     assert text == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("model", "status"), [("anthropic:sim:echo", 529), ("openai:sim:echo", 503), ("gemini:sim:echo", 503)]
+)
+async def test_an_overloaded_provider_is_told_as_one(client, model, status):
+    """The wait is longer than the deadline, so that it is passed on."""
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        await client.messages.create(model=f"{model}?fault=status:529:700s", messages=SAY, max_tokens=9)
+    assert caught.value.status_code == status
+    assert caught.value.body["error"]["type"] == "overloaded_error"
+    assert caught.value.response.headers["retry-after"] == "700"
 
 
 async def test_what_is_wrong_is_told_in_the_clients_words(client):
