@@ -49,6 +49,13 @@ class Upstream:
         self._timeouts, self._guard, self._proxy = timeouts, guard, proxy
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def in_use(self) -> int:
+        """Connections that carry a request or an answer that has not been read to its end."""
+        connector = None if self._session is None else self._session.connector
+        # The library counts them for its own limit, and tells nobody.
+        return 0 if connector is None else len(connector._acquired)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -1,6 +1,6 @@
 """The failure table of the design, row by row: plain, streamed live, and streamed guarded, in every provider's format.
 
-After each fault a healthy call succeeds, and nothing leaks: no hold, no open call, no reservation.
+After each fault a healthy call succeeds, and nothing leaks: no connection, no hold, no open call, no reservation.
 """
 
 import asyncio
@@ -90,11 +90,14 @@ class Desk:
 
     async def is_well(self) -> None:
         """A healthy call succeeds, and nothing is left of those before."""
+        assert self.gateway._upstream is not None
+        assert self.gateway._upstream.in_use == 0
         assert (await self.ask("sim:echo?tokens=1")).text == "one"
         assert await self.rows("select 1 as one from backstay.hold") == []
         assert await self.rows("select 1 as one from backstay.call where state = 'open'") == []
         assert await self.rows("select 1 as one from backstay.budget_window where held <> 0") == []
         assert self.gateway._calls.open == 0
+        assert self.gateway._upstream.in_use == 0
 
 
 @pytest.fixture(params=["plain", "live", "guarded"])
