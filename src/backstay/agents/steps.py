@@ -131,7 +131,7 @@ class Steps:
     ) -> None:
         """Calls the model and puts what it says into the draft and, when there is one, the stream."""
         chat = request(question, found.sources)
-        chunks = self._gateway.stream(by, chat, feature=by.feature or FEATURE, run=run, idempotency=key)
+        chunks = self._gateway.stream(by, chat, feature=by.feature or FEATURE, run=run, idempotency=key, internal=True)
         async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", chunks)):
             async for chunk in chunks:
                 draft.model = _qualified(chunk.get("model"), question.model)

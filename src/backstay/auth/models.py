@@ -11,13 +11,13 @@ ROLES: dict[str, frozenset[str]] = {
     "owner": frozenset({ALL}),
     "admin": frozenset(
         {
-            *("keys:*", "gateway:*", "budgets:*", "routes:*", "providers:*", "prices:*"),
+            *("keys:*", "gateway:*", "budgets:*", "routes:*", "providers:*", "prices:*", "tags:*"),
             *("jobs:*", "runs:*", "content:*", "streams:*", "events:*", "audit:read"),
         }
     ),
     "developer": frozenset(
         {
-            *("gateway:*", "budgets:read", "routes:read", "providers:read", "prices:read"),
+            *("gateway:*", "budgets:read", "routes:read", "providers:read", "prices:read", "tags:read"),
             *("jobs:*", "runs:*", "content:*", "streams:*", "events:read"),
         }
     ),

@@ -49,7 +49,14 @@ class Embedder(Protocol):
     """What of the gateway is needed here."""
 
     async def embed(
-        self, by: Principal, model: str, inputs: Sequence[str], *, feature: str, idempotency: str | None = None
+        self,
+        by: Principal,
+        model: str,
+        inputs: Sequence[str],
+        *,
+        feature: str,
+        idempotency: str | None = None,
+        internal: bool = False,
     ) -> Embeddings: ...
 
 
@@ -177,7 +184,7 @@ class Pipeline:
         but a refusal, which the caller sorts out."""
         try:
             return await self._gateway.embed(
-                context.by, space.model, texts, feature=FEATURE_EMBED, idempotency=str(call)
+                context.by, space.model, texts, feature=FEATURE_EMBED, idempotency=str(call), internal=True
             )
         except ProviderRefused as error:
             if error.status in _FAULT_OF_INPUT:

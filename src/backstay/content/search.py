@@ -86,7 +86,7 @@ class Searcher:
             raise NoEmbedder(f"{standing.name} has no embedder: search it with mode text")
         try:
             async with asyncio.timeout(self.patience):
-                answer = await self._gateway.embed(by, space.model, [query], feature=FEATURE_SEARCH)
+                answer = await self._gateway.embed(by, space.model, [query], feature=FEATURE_SEARCH, internal=True)
         except (BackstayError, TimeoutError) as error:
             if mode is Mode.SEMANTIC and isinstance(error, BackstayError):
                 raise

@@ -29,6 +29,7 @@ from .errors import (
     ProviderUnreachable,
     RateLimited,
     StreamCut,
+    TagRequired,
 )
 from .guards import AnswerGuard, Guard, GuardContext
 from .limits import Limits
@@ -73,6 +74,7 @@ __all__ = [
     "SpendFilter",
     "SpendRow",
     "StreamCut",
+    "TagRequired",
     "Timeouts",
     "Usage",
 ]

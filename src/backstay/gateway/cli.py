@@ -30,6 +30,7 @@ commands.add_typer(limits, name="limits")
 commands.add_typer(catalog.routes, name="routes")
 commands.add_typer(catalog.providers, name="providers")
 commands.add_typer(catalog.prices, name="prices")
+commands.add_typer(catalog.tags, name="tags")
 commands.command()(catalog.explain)
 
 Id = Annotated[UUID, typer.Argument(help="Its id, as `list` shows it.")]

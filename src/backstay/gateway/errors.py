@@ -3,6 +3,7 @@
 GatewayError
 ├── ModelNotFound        404  no provider answers to that model name
 ├── BadModelOptions      422  the simulator's options in the model name are wrong
+├── TagRequired          400  the tenant asks for a tag that the call lacks
 ├── PriceUnknown         422  no price is known, and none was set for that case
 ├── GuardBlocked         403  a guard lets the request, or the answer, go no further
 ├── BudgetExceeded       402  a hard budget has no room; the call consumed nothing
@@ -17,10 +18,10 @@ GatewayError
     └── ProviderTimeout      504  connect, first token, idle or total limit passed
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ..kernel.errors import BackstayError
+from ..kernel.errors import BackstayError, FieldError
 from .models import Usage
 
 OVERLOADED = 529  # Anthropic's own status; some others use it as well
@@ -42,6 +43,15 @@ class ModelNotFound(GatewayError):
 
 class BadModelOptions(GatewayError):
     code, status, title = "bad_model_options", 422, "Model options are wrong"
+
+
+class TagRequired(GatewayError):
+    """`errors` has one for each missing tag, and says how to send it."""
+
+    code, status, title = "tag_required", 400, "A tag is missing that the tenant requires"
+
+    def __init__(self, detail: str, errors: Sequence[FieldError]) -> None:
+        super().__init__(detail, errors=errors, headers=_FINAL)
 
 
 class PriceUnknown(GatewayError):

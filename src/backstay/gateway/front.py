@@ -15,7 +15,7 @@ from . import listing
 from .client import Client, ClientGone
 from .errors import OVERLOADED, GatewayError, ProviderFailed, ProviderRefused
 from .order import Order
-from .service import DEFAULT_FEATURE, Gateway
+from .service import Gateway
 from .surfaces import Surface, family, surface_of
 from .wire import ANTHROPIC, GEMINI, WIRES, Body, Wire, fields
 from .wire.gemini import ArrayFraming
@@ -159,9 +159,10 @@ def _status(error: BackstayError, wire: Wire) -> int:
 
 
 def _feature(headers: Mapping[str, str], body: Body, by: Principal) -> Any:
+    """The tag that was given; None when there is none."""
     metadata = body.get("metadata")
     given = metadata.get("feature") if isinstance(metadata, dict) else None
-    return headers.get("backstay-feature") or given or by.feature or DEFAULT_FEATURE
+    return headers.get("backstay-feature") or given or by.feature or None
 
 
 def _run(headers: Mapping[str, str]) -> UUID | None:

@@ -143,18 +143,30 @@ class Gateway:
         user: str | None = None,
         run: UUID | None = None,
         idempotency: str | None = None,
+        internal: bool = False,
     ) -> Answer:
         """A chat completion in the OpenAI shape.
 
         `idempotency` goes to the provider as its Idempotency-Key; providers that ignore it may answer twice.
+        `internal`: the call is Backstay's own, for no caller's user, and so the tenant's mandatory tags are not asked
+        of it.
 
         Raises:
-            BadRequest: the request is wrong (400). ModelNotFound (404), PriceUnknown (422), BudgetExceeded (402).
+            BadRequest: the request is wrong (400). TagRequired: the tenant asks for a tag that is missing (400).
+            ModelNotFound (404), PriceUnknown (422), BudgetExceeded (402).
             ProviderRefused, ProviderFailed and its kinds: the provider did not answer as it should.
         """
         body = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
         order = await self.order(
-            by, CHAT.name, "chat", body, feature=feature, user=user, run=run, idempotency=idempotency
+            by,
+            CHAT.name,
+            "chat",
+            body,
+            feature=feature,
+            user=user,
+            run=run,
+            idempotency=idempotency,
+            internal=internal,
         )
         reply = await self.answer(order)
         return Answer.of(reply.body, reply.raw, reply.call, reply.usage, reply.cost)
@@ -168,6 +180,7 @@ class Gateway:
         user: str | None = None,
         run: UUID | None = None,
         idempotency: str | None = None,
+        internal: bool = False,
     ) -> AsyncIterator[dict[str, Any]]:
         """The chunks of a chat completion in the OpenAI shape; the last one carries the usage, with no choices.
 
@@ -179,7 +192,15 @@ class Gateway:
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         order = await self.order(
-            by, CHAT.name, "chat", body, feature=feature, user=user, run=run, idempotency=idempotency
+            by,
+            CHAT.name,
+            "chat",
+            body,
+            feature=feature,
+            user=user,
+            run=run,
+            idempotency=idempotency,
+            internal=internal,
         )
         async with aclosing(self.chunks(order)) as groups:
             async for group in groups:
@@ -197,6 +218,7 @@ class Gateway:
         user: str | None = None,
         run: UUID | None = None,
         idempotency: str | None = None,
+        internal: bool = False,
     ) -> Embeddings:
         """Vectors for `inputs`, in their order, by one request to the provider.
 
@@ -205,7 +227,15 @@ class Gateway:
         """
         body = {"model": model, "input": list(inputs), "encoding_format": "base64"}
         order = await self.order(
-            by, EMBED.name, "embed", body, feature=feature, user=user, run=run, idempotency=idempotency
+            by,
+            EMBED.name,
+            "embed",
+            body,
+            feature=feature,
+            user=user,
+            run=run,
+            idempotency=idempotency,
+            internal=internal,
         )
         reply = await self.answer(order)
         vectors = EMBED.read_vectors(reply.body, len(inputs))
@@ -219,23 +249,25 @@ class Gateway:
         kind: Kind,
         body: Body,
         *,
-        feature: str,
+        feature: str | None,
         raw: bytes | None = None,
         user: str | None = None,
         run: UUID | None = None,
         idempotency: str | None = None,
         headers: Mapping[str, str] | None = None,
+        internal: bool = False,
     ) -> Order:
         """Checks a request of the format `surface`, finds who may answer it and the most it may cost.
 
-        `raw`: its bytes, when there are any. `headers`: the client's, names in lower case; those that begin with
+        `feature`: None for the usual one, which does not count as given. `internal` as in `complete`. `raw`: the
+        request's bytes, when there are any. `headers`: the client's, names in lower case; those that begin with
         `backstay-` say how the call is to be made.
 
         Raises:
             As `complete`, before anything is written or sent.
         """
         by.require(CALL)
-        feature = _tag("feature", feature)
+        tagged, feature = feature, _tag("feature", DEFAULT_FEATURE if feature is None else feature)
         if self._guards:
             asked = str(body.get("model"))
             body = await guarded_request(self._guards, body, GuardContext(by.tenant, by.name, feature, user, asked))
@@ -245,7 +277,10 @@ class Gateway:
         user = user or request.user
         if user is not None:
             user = _tag("user", user)
-        plan = await self._itinerary(by, request, body, given, feature, user)
+        snapshot = await self.catalog.of(by.tenant)
+        if not internal:
+            snapshot.tags.check(feature=tagged, user=user)
+        plan = self._itinerary(snapshot, request, body, given, feature, user)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
         written = max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) if kind == "chat" else 0
         sent = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
@@ -325,9 +360,9 @@ class Gateway:
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.calls(tx, by.tenant, after, run, limit)
 
-    async def _itinerary(
+    def _itinerary(
         self,
-        by: Principal,
+        snapshot: Snapshot,
         request: Request,
         body: Body,
         headers: Mapping[str, str],
@@ -335,7 +370,7 @@ class Gateway:
         user: str | None,
     ) -> Itinerary:
         """Whom to ask. Targets that cannot be asked are left out, unless none can."""
-        snapshot, now = await self.catalog.of(by.tenant), self._clock.now()
+        now = self._clock.now()
         plan = self.catalog.plan(snapshot, request, body, headers, feature=feature, user=user)
         targets, why, wrong = [], plan.explained(), None
         for choice in plan.targets:
@@ -376,7 +411,7 @@ class Gateway:
             return None
 
         async def embed(text: str) -> Sequence[float]:
-            return (await self.embed(by, model, [text], feature="cache")).vectors[0]
+            return (await self.embed(by, model, [text], feature="cache", internal=True)).vectors[0]
 
         return Embedder(model, embed)
 

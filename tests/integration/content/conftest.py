@@ -45,7 +45,14 @@ class Words:
         self.fault: Callable[[Sequence[str]], Exception | None] = lambda _: None
 
     async def embed(
-        self, by: Principal, model: str, inputs: Sequence[str], *, feature: str, idempotency: str | None = None
+        self,
+        by: Principal,
+        model: str,
+        inputs: Sequence[str],
+        *,
+        feature: str,
+        idempotency: str | None = None,
+        internal: bool = False,
     ) -> Embeddings:
         self.calls.append(list(inputs))
         self.asked.set()

@@ -120,3 +120,11 @@ async def test_what_is_wrong_is_said_in_a_line(backstay, arguments, code, said):
     assert left == code, shown
     assert said in " ".join(shown.replace("│", " ").split())
     assert "Traceback" not in shown
+
+
+async def test_tags_are_made_mandatory_and_lifted(backstay):
+    assert await backstay("tags", "list") == (0, "no tag is mandatory\n")
+    assert await backstay("tags", "set", "user", "feature") == (0, "feature and user: mandatory\n")
+    assert json.loads((await backstay("tags", "list", "--json"))[1]) == ["feature", "user"]
+    assert await backstay("tags", "rm") == (0, "no tag is mandatory\n")
+    assert (await backstay("tags", "set", "task"))[0] == 2

@@ -1,6 +1,6 @@
 """Catalog: the gateway's configuration as data, one for each tenant, and the decision where a call goes.
 
-Owns        route, provider_account, provider_secret, price_override, catalog_revision
+Owns        route, provider_account, provider_secret, price_override, required_tags, catalog_revision
 States      of a secret: used → ending (`ends_at`) → gone; a revoked one is deleted
 Guarantees  A change is seen by the process that commits it at once, by the others within a moment, and within ten
             seconds when no wake-up reaches them; what is not committed is seen by nobody.
@@ -31,6 +31,7 @@ from .price import NewPrice, Price, PriceList, Rates
 from .route import CachePolicy, Deadlines, Range, Route, RouteDefinition, RouteTarget, When, defined
 from .service import Catalog
 from .snapshot import Snapshot
+from .tags import RequiredTags
 
 __all__ = [
     "Account",
@@ -53,6 +54,7 @@ __all__ = [
     "ProviderNotFound",
     "Range",
     "Rates",
+    "RequiredTags",
     "RevisionMismatch",
     "Route",
     "RouteDefinition",

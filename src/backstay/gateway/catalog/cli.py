@@ -1,4 +1,4 @@
-"""`backstay gateway routes | providers | prices`, and `explain`: the catalogue of the default tenant."""
+"""`backstay gateway routes | providers | prices | tags`, and `explain`: the catalogue of the default tenant."""
 
 import os
 import sys
@@ -26,10 +26,12 @@ from .models import Account, NewAccount, StoredRoute, field_errors
 from .price import NewPrice, Price
 from .route import Route
 from .service import Catalog
+from .tags import TagName
 
 routes = typer.Typer(help="Routes of the default tenant.", no_args_is_help=True)
 providers = typer.Typer(help="Accounts of the default tenant at providers.", no_args_is_help=True)
 prices = typer.Typer(help="Prices that the default tenant has set.", no_args_is_help=True)
+tags = typer.Typer(help="Tags without which calls of the default tenant are refused.", no_args_is_help=True)
 M = TypeVar("M", bound=BaseModel)
 _ALL = 10_000
 
@@ -178,6 +180,30 @@ def remove_price(id: Annotated[UUID, typer.Argument(help="The price's id.")]) ->
     """Remove a price."""
     _with_catalog(lambda catalog, by: catalog.prices.delete(by, id))
     out.print(f"{id}: removed")
+
+
+@tags.command("list")
+def list_tags(json: Json = False) -> None:
+    """List the tags that are mandatory."""
+    found = _with_catalog(lambda catalog, by: catalog.tags.get(by)).told()
+    if json:
+        print_json(found)
+        return
+    out.print(", ".join(found) or "no tag is mandatory")
+
+
+@tags.command("set")
+def set_tags(names: Annotated[list[TagName], typer.Argument(help="feature, user, or both.", metavar="TAG...")]) -> None:
+    """Make these tags mandatory, and no others."""
+    required = _with_catalog(lambda catalog, by: catalog.tags.require(by, names))
+    out.print(f"{' and '.join(required.told())}: mandatory")
+
+
+@tags.command("rm")
+def remove_tags() -> None:
+    """Ask for no tag any more."""
+    _with_catalog(lambda catalog, by: catalog.tags.require(by, ()))
+    out.print("no tag is mandatory")
 
 
 def explain(

@@ -1,4 +1,4 @@
-"""Routes, provider accounts and prices over HTTP, and the plan for a request."""
+"""Routes, provider accounts, prices and mandatory tags over HTTP, and the plan for a request."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,6 +31,7 @@ from .models import (
 from .price import NewPrice, Price
 from .route import MAX_MODEL, ROUTE_NAME, Level, Route, RouteDefinition, Strategy
 from .service import Catalog
+from .tags import TagName
 
 router = Router("/api/gateway", tag="gateway")
 Service = Annotated[Catalog, service("catalog")]
@@ -124,6 +125,14 @@ class PriceView(BaseModel):
     def of(cls, price: Price) -> "PriceView":
         dates = {"starts_at": price.starts_at, "ends_at": price.ends_at, "created_at": price.created_at}
         return cls(id=price.id, pattern=price.pattern, **price.rates.model_dump(), **dates)
+
+
+class TagsView(BaseModel):
+    """The tags that every model call of the tenant's callers must carry."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"required": ["feature"]}]})
+
+    required: list[TagName] = Field(max_length=len(TagName), description="Left empty: none.")
 
 
 class Asked(BaseModel):
@@ -288,6 +297,18 @@ async def replace_price(id: UUID, body: NewPrice, by: Caller, tx: Tx, catalog: S
 async def delete_price(id: UUID, by: Caller, tx: Tx, catalog: Service) -> None:
     """Remove a price: an earlier one, or the listed price, holds again."""
     await catalog.prices.delete(by, id, tx=tx)
+
+
+@router.get("/tags", permission="tags:read")
+async def show_tags(by: Caller, catalog: Service) -> TagsView:
+    """The tags without which a model call is refused."""
+    return TagsView(required=(await catalog.tags.get(by)).told())
+
+
+@router.put("/tags", permission="tags:write")
+async def put_tags(body: TagsView, by: Caller, tx: Tx, catalog: Service) -> TagsView:
+    """Make tags mandatory: from the next call on, one without them is refused with `tag_required`."""
+    return TagsView(required=(await catalog.tags.require(by, body.required, tx=tx)).told())
 
 
 @router.post("/explain", permission="routes:read", errors=[ModelNotFound, RouteUnreadable])

@@ -128,3 +128,12 @@ delete from backstay.price_override where tenant_id = %(tenant_id)s and id = %(i
 -- name: count_prices
 -- How many a tenant has.
 select count(*) from backstay.price_override where tenant_id = %(tenant_id)s;
+
+-- name: required_tags
+-- The tags that a tenant asks of its callers; a tenant that has never said so has no row.
+select tags from backstay.required_tags where tenant_id = %(tenant_id)s;
+
+-- name: require_tags
+-- Sets them.
+insert into backstay.required_tags (tenant_id, tags, changed_at) values (%(tenant_id)s, %(tags)s::text[], %(now)s)
+on conflict (tenant_id) do update set tags = excluded.tags, changed_at = excluded.changed_at;

@@ -32,6 +32,7 @@ from .route import Route
 from .routes import READ, Routes
 from .snapshot import Snapshot
 from .snapshots import TTL, Snapshots
+from .tagging import Tagging
 
 ListedPrice = Callable[[Snapshot, str, datetime], Priced | None]
 IsOpen = Callable[[Snapshot, str], bool]
@@ -66,6 +67,7 @@ class Catalog:
         self.routes = Routes(db, clock, audit, changes, MappingProxyType(self._operators))
         self.providers = Accounts(db, clock, vault, audit, changes, kinds=kinds, guard=guard)
         self.prices = PriceBook(db, clock, audit, changes)
+        self.tags = Tagging(db, clock, audit, changes)
         self.board, self.pins = LatencyBoard(), Pins()
         self._listed: ListedPrice = lambda snapshot, model, at: None
         self._open: IsOpen = lambda snapshot, model: False
@@ -186,6 +188,7 @@ class Catalog:
             found = await store.accounts(tx, tenant, None, accounts.MOST)
             secrets = await store.secrets(tx, tenant, None)
             prices = await store.prices(tx, tenant, None, pricebook.MOST)
+            tags = await store.required_tags(tx, tenant)
         operators = {name: StoredRoute(name, route) for name, route in self._operators.items()}
         return Snapshot(
             tenant=tenant,
@@ -194,6 +197,7 @@ class Catalog:
             accounts=MappingProxyType({account.name: account for account in with_secrets(found, secrets)}),
             prices=PriceList(prices),
             vault=self._vault,
+            tags=tags,
         )
 
     async def _revisions(self, tenants: Sequence[UUID]) -> dict[UUID, int]:

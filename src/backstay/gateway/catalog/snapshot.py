@@ -13,13 +13,15 @@ from ..errors import ModelNotFound
 from .models import FINE_TUNED, Account, StoredRoute, sealing_context
 from .price import Price, PriceList
 from .route import MAX_MODEL, Route
+from .tags import RequiredTags
 
 TargetKey = tuple[UUID | None, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Routes of the tenant and of the operator, accounts and prices. Secrets stay sealed until they are asked for."""
+    """Routes of the tenant and of the operator, accounts, prices and mandatory tags. Secrets stay sealed until they are
+    asked for."""
 
     tenant: UUID
     revision: int
@@ -27,6 +29,7 @@ class Snapshot:
     accounts: Mapping[str, Account]
     prices: PriceList = field(repr=False)
     vault: Vault = field(repr=False)
+    tags: RequiredTags = field(default_factory=RequiredTags)
 
     def route(self, name: str, plain: str | None = None) -> Route:
         """The route that a caller's model name means: one of that name, else the model itself.

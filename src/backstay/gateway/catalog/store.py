@@ -13,6 +13,7 @@ from ...kernel.db import Tx
 from .models import Account, SealedSecret, StoredRoute
 from .price import NewPrice, Price, Rates
 from .route import Route
+from .tags import RequiredTags, TagName
 
 DatabaseError = psycopg.Error
 BadValue = psycopg.DataError  # a value that the database cannot store, such as a text with NUL
@@ -95,6 +96,15 @@ async def drop_ended(tx: Tx, tenant: UUID, account: str, now: datetime) -> None:
 
 async def delete_secret(tx: Tx, tenant: UUID, account: str, id: UUID) -> bool:
     return await _queries.delete_secret.run(tx, tenant_id=tenant, account=account, id=id) == 1
+
+
+async def required_tags(tx: Tx, tenant: UUID) -> RequiredTags:
+    found = await _queries.required_tags.rows(tx, tenant_id=tenant)
+    return RequiredTags(frozenset(map(TagName, found[0][0]))) if found else RequiredTags()
+
+
+async def require_tags(tx: Tx, tenant: UUID, wanted: RequiredTags, now: datetime) -> None:
+    await _queries.require_tags.run(tx, tenant_id=tenant, tags=wanted.told(), now=now)
 
 
 async def prices(tx: Tx, tenant: UUID, after: UUID | None, limit: int) -> list[Price]:

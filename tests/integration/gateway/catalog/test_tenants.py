@@ -12,7 +12,7 @@ from backstay.kernel.errors import TenantMismatch
 from backstay.kernel.principal import Principal
 
 API = "/api/gateway"
-TABLES = ["route", "provider_account", "provider_secret", "price_override", "catalog_revision"]
+TABLES = ["route", "provider_account", "provider_secret", "price_override", "required_tags", "catalog_revision"]
 
 
 @pytest.fixture
@@ -21,6 +21,7 @@ async def ours(app: App, owner: Principal) -> dict[str, str]:
     await app.catalog.routes.put(owner, Route(name="smart", targets=["mine:m"]))
     account = await app.catalog.providers.put(owner, "mine", NewAccount(kind="openai", secret="our-own-secret-0123"))
     price = await app.catalog.prices.add(owner, NewPrice(pattern="mine:*", input=7, output=7))
+    await app.catalog.tags.require(owner, ["feature"])
     return {
         "route": "routes/smart",
         "account": "providers/mine",
@@ -60,6 +61,7 @@ class TestTheNeighbour:
             ("PUT", ours["route"], {"targets": ["theirs:m"]}, 200),
             ("PUT", ours["account"], {"kind": "anthropic", **new}, 200),
             ("POST", "prices", price, 201),
+            ("PUT", "tags", {"required": []}, 200),
         ):
             answer = await other_client.request(method, f"{API}/{path}", json=body)
             assert answer.status_code == status, (method, path, answer.text)
@@ -68,11 +70,14 @@ class TestTheNeighbour:
         assert snapshot.route("smart").targets[0].model == "mine:m"
         assert snapshot.accounts["mine"].kind == "openai"
         assert snapshot.price("mine:m", app.clock.now()).rates.input == 7
+        assert snapshot.tags.told() == ["feature"]
 
     async def test_gets_in_by_no_transaction_of_ours(self, ours, app: App, owner: Principal, other_owner) -> None:
         async with app.transaction(owner.tenant) as tx:
             with pytest.raises(TenantMismatch):
                 await app.catalog.routes.put(other_owner, Route(name="smart", targets=["theirs:m"]), tx=tx)
+            with pytest.raises(TenantMismatch):
+                await app.catalog.tags.require(other_owner, [], tx=tx)
 
     @pytest.mark.parametrize("table", TABLES)
     async def test_is_shown_no_row_by_the_database(self, ours, app: App, owner, other_owner, table: str) -> None:
@@ -120,6 +125,9 @@ HOSTILE = [
     '{"pattern": "a:m", "input": "1e-999999", "output": 1}',
     '{"pattern": "a:m", "input": 1, "output": 1, "starts_at": "9999-12-31T23:59:59-23:59"}',
     '{"pattern": "a:m", "input": 1, "output": 1, "starts_at": -99999999999999}',
+    '{"required": ["feature", "user", "user"]}',
+    '{"required": ["task"]}',
+    '{"required": "user"}',
     '{"body": {"model": {"a": 1}}}',
     '{"body": {"model": "\\u0000"}}',
     '{"body": {"model": "\\ud800:\\ud800"}}',
@@ -133,6 +141,7 @@ WRITES = [
     ("PUT", "providers/mine"),
     ("POST", "providers/mine/rotate"),
     ("POST", "prices"),
+    ("PUT", "tags"),
     ("PUT", f"prices/{uuid4()}"),
     ("POST", "explain"),
 ]
