@@ -93,6 +93,7 @@ class Snapshots:
                 wake = asyncio.create_task(changed.wait(self._ttl / 2))
                 await asyncio.wait({stop, wake}, return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
+                await asyncio.gather(wake, return_exceptions=True)
         await stop
 
     async def _refreshed(self, tenant: UUID, held: _Held | None) -> None:
