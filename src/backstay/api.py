@@ -17,6 +17,7 @@ from .events import http as events_http
 from .gateway import http as gateway_http
 from .gateway.catalog import http as catalog_http
 from .jobs import http as jobs_http
+from .jobs.schedules import http as schedules_http
 from .kernel import http, probes_http
 from .kernel.errors import ConfigurationError
 from .streams import http as streams_http
@@ -34,6 +35,7 @@ _ROOMS = (
     gateway_http,
     catalog_http,
     jobs_http,
+    schedules_http,
     workflows_http,
     content_http,
     agents_http,

@@ -20,6 +20,7 @@ from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
 from .gateway.front import GatewayFront
 from .jobs import Jobs
+from .jobs.schedules import Schedules
 from .kernel import idempotency, telemetry
 from .kernel.cache import Cache, Store
 from .kernel.cache_postgres import PostgresStore
@@ -69,6 +70,7 @@ class App:
         self.events = Events(self.db, self.clock)
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
+        self.schedules = Schedules(self.db, self.clock, self.jobs, self.audit)
         self.gateway = Gateway(
             self.db, self.clock, self.vault, self.audit, self.events, self.settings, cache=self.cache
         )
@@ -80,6 +82,7 @@ class App:
         )
 
         self.job = self.jobs.job
+        self.schedule = self.schedules.declare
         self.workflow = self.workflows.workflow
         self.collection = self.content.collection
         self.guard = self.gateway.guard
@@ -156,6 +159,7 @@ class App:
         await self._schema(url, self._embedded is not None if migrate is None else migrate, on_progress)
         await self.db.open(url)
         self._default_tenant = (await self.auth.ensure_default_tenant()).id
+        await self.schedules.put_declared(self.default_tenant)
         await self.gateway.start()
         for name, allowance in self._budgets.items():
             await self.gateway.budgets.ensure(

@@ -15,6 +15,7 @@ from .demo.cli import commands as demo_command
 from .gateway.cli import commands as gateway_commands
 from .gateway.cli import sim
 from .jobs.cli import commands as jobs_commands
+from .jobs.schedules.cli import commands as schedules_commands
 from .kernel.cli import commands as db_commands
 from .kernel.cli import database, out
 from .kernel.migrate import Migrations
@@ -152,6 +153,7 @@ commands.add_typer(keys, name="keys")
 commands.add_typer(config, name="config")
 commands.add_typer(db_commands, name="db", help="The database: shell, dump, restore.")
 commands.add_typer(jobs_commands, name="jobs", help="Jobs: look, retry, cancel.")
+commands.add_typer(schedules_commands, name="schedules", help="Schedules: look, pause, resume, run, delete.")
 commands.add_typer(runs_commands, name="runs", help="Runs and their steps.")
 commands.add_typer(content_commands, name="content", help="Ingest and search documents.")
 commands.add_typer(gateway_commands, name="gateway", help="Model calls and what they cost.")

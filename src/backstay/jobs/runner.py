@@ -10,10 +10,11 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from ..kernel import telemetry
@@ -41,12 +42,13 @@ class Worker:
         clock: Clock,
         handlers: Mapping[str, Handler],
         *,
+        chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
         queues: Sequence[str] | None,
         concurrency: int,
         lease: timedelta,
         grace: timedelta,
     ) -> None:
-        self._db, self._clock, self._handlers = db, clock, handlers
+        self._db, self._clock, self._handlers, self._chores = db, clock, handlers, chores
         self._fixed_queues = tuple(queues) if queues is not None else None
         self._grace = grace.total_seconds()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -97,6 +99,7 @@ class Worker:
                     upkeep.repeat("look around", self._look_around, min(_POLL, self._lease.seconds / 3)),
                     upkeep.repeat("prune", self._prepare, 600),
                     upkeep.repeat("measure", lambda: upkeep.measure(self._db), 15),
+                    *(chore() for chore in self._chores),
                     *(lane.run() for lane in self._lanes),
                 ]
                 others = [group.create_task(loop) for loop in loops]

@@ -1,7 +1,7 @@
 """Decides about jobs: registration, enqueue, inspection, retry, cancel. Every write is one transaction."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -44,6 +44,7 @@ class Jobs:
     def __init__(self, db: Database, clock: Clock, settings: Settings) -> None:
         self.db, self.clock, self.settings = db, clock, settings
         self._handlers: dict[str, Handler] = {}
+        self._chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -106,6 +107,10 @@ class Jobs:
             return self.handler(known_as, function, input_model, queue=queue, retry=retry, timeout=timeout)
 
         return register
+
+    def chore(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Has every worker run `loop` beside its jobs. It runs for ever, until it is cancelled."""
+        self._chores.append(loop)
 
     async def enqueue(
         self,
@@ -201,14 +206,7 @@ class Jobs:
             UnknownJob: no handler of that name is registered here.
             JobInputInvalid: the input does not fit the model.
         """
-        handler = self._handlers.get(name)
-        if handler is None:
-            known = ", ".join(sorted(self._handlers)) or "none"
-            raise UnknownJob(f"no job is called {name!r}; registered here: {known}")
-        try:
-            model = handler.input.validate_json(orjson.dumps(input))
-        except ValidationError as error:
-            raise _wrong_input(name, error) from None
+        model = self.check_input(name, input)
         if at is not None and at.tzinfo is None:
             raise JobInputInvalid("`at` has no time zone; write it like 2026-01-31T12:00:00Z")
         async with self.db.join(tx, by.tenant) as tx:
@@ -216,6 +214,23 @@ class Jobs:
                 name, model, tenant=by.tenant, key=key, at=at, priority=priority, queue=queue, tx=tx
             )
             return await self.get(by, id, tx=tx)
+
+    def check_input(self, name: str, input: Mapping[str, Any]) -> BaseModel:
+        """The input as the job's model reads it.
+
+        Raises:
+            UnknownJob: no handler of that name is registered here.
+            JobInputInvalid: the input does not fit the model.
+        """
+        handler = self._handlers.get(name)
+        if handler is None:
+            known = ", ".join(sorted(self._handlers)) or "none"
+            raise UnknownJob(f"no job is called {name!r}; registered here: {known}")
+        try:
+            model: BaseModel = handler.input.validate_json(orjson.dumps(input))
+        except ValidationError as error:
+            raise _wrong_input(name, error) from None
+        return model
 
     async def get(self, by: Principal, id: UUID, *, tx: Tx | None = None) -> JobDetail:
         """One job with its input.
@@ -303,6 +318,7 @@ class Jobs:
             self.db,
             self.clock,
             self._handlers,
+            chores=self._chores,
             queues=queues,
             concurrency=concurrency or self.settings.worker_concurrency,
             lease=lease or timedelta(seconds=self.settings.lease_seconds),

@@ -1,0 +1,2 @@
+drop table backstay.schedule_fire;
+drop table backstay.schedule;
