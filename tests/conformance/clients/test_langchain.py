@@ -13,7 +13,6 @@ import httpx
 import openai
 import pytest
 from langchain_anthropic import ChatAnthropic
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests, chat_models
@@ -71,51 +70,31 @@ class Standard(ChatModelIntegrationTests):
     to fill.
     """
 
-    model_name: str
     provider: str
-    address: str
-    key: str
+    model_override_value = "sim:echo"  # whatever the provider: an answer names the model as who answered calls it
+    supports_image_inputs = True
+    supports_image_urls = True
+    supports_pdf_inputs = True
+    supports_image_tool_message = True
+    supports_pdf_tool_message = True
+    supports_anthropic_inputs = True
+    supported_usage_metadata_details = {"invoke": ["reasoning_output"], "stream": ["reasoning_output"]}
+    path = ""
+    options: dict[str, Any] = {}
 
     @pytest.fixture(autouse=True, params=PROVIDERS)
     def gateway(self, request: pytest.FixtureRequest, address: str, key: str) -> None:
-        self.provider, self.address, self.key = request.param, address, key
+        self.provider = request.param
         # Anthropic has no mode for JSON of any shape: the prompt has to ask for it, which this model does not need.
-        self.model_name = f"{self.provider}{'json' if 'json_mode' in request.node.name else 'tools'}"
+        model = f"{self.provider}{'json' if 'json_mode' in request.node.name else 'tools'}"
+        self.parameters = {"model": model, "base_url": address + self.path, "api_key": key, **self.options}
         if self.provider.startswith("anthropic") and "audio" in request.node.name:
             reason = "Anthropic's models take no sound, and the gateway says so"
             request.applymarker(pytest.mark.xfail(strict=True, reason=reason, raises=openai.BadRequestError))
 
     @property
-    def model_override_value(self) -> str:
-        return "sim:echo"  # whatever the provider: an answer names the model as who answered calls it
-
-    @property
-    def supports_image_inputs(self) -> bool:
-        return True
-
-    @property
-    def supports_image_urls(self) -> bool:
-        return True
-
-    @property
-    def supports_pdf_inputs(self) -> bool:
-        return True
-
-    @property
-    def supports_image_tool_message(self) -> bool:
-        return True
-
-    @property
-    def supports_pdf_tool_message(self) -> bool:
-        return True
-
-    @property
-    def supports_anthropic_inputs(self) -> bool:
-        return True
-
-    @property
-    def supported_usage_metadata_details(self) -> Any:
-        return {"invoke": ["reasoning_output"], "stream": ["reasoning_output"]}
+    def chat_model_params(self) -> dict[str, Any]:
+        return self.parameters
 
     def invoke_with_reasoning_output(self, *, stream: bool = False) -> AIMessage:
         model = self.chat_model_class(**{**self.chat_model_params, "model": f"{self.provider}echo?think=5"})
@@ -125,53 +104,19 @@ class Standard(ChatModelIntegrationTests):
 
 
 class TestChatCompletions(Standard):
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatOpenAI
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {
-            "model": self.model_name,
-            "base_url": f"{self.address}/v1",
-            "api_key": self.key,
-            "stream_usage": True,
-            "use_responses_api": False,
-        }
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
-
-    @property
-    def supports_audio_inputs(self) -> bool:
-        return True
+    chat_model_class = ChatOpenAI
+    path = "/v1"
+    options = {"stream_usage": True, "use_responses_api": False}
+    supports_json_mode = True
+    supports_audio_inputs = True
 
 
 class TestResponses(Standard):
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatOpenAI
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {
-            "model": self.model_name,
-            "base_url": f"{self.address}/v1",
-            "api_key": self.key,
-            "use_responses_api": True,
-        }
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True
+    chat_model_class = ChatOpenAI
+    path = "/v1"
+    options = {"use_responses_api": True}
+    supports_json_mode = True
 
 
 class TestMessages(Standard):
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatAnthropic
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"model": self.model_name, "base_url": self.address, "api_key": self.key}
+    chat_model_class = ChatAnthropic

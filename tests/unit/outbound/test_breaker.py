@@ -44,6 +44,20 @@ def opened(breaker: Breaker) -> Breaker:
     return breaker
 
 
+def alternate(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        fail(breaker)
+        succeed(breaker)
+
+
+@pytest.fixture
+def due(breaker: Breaker, clock: Stopwatch) -> Breaker:
+    """Open for as long as it is left alone: the next who asks is the probe."""
+    opened(breaker)
+    clock.advance(15)
+    return breaker
+
+
 class TestOpening:
     def test_five_failures_in_a_row_open_it_and_four_do_not(self, breaker: Breaker) -> None:
         fail(breaker, 4)
@@ -80,13 +94,9 @@ class TestOpening:
         assert breaker.state is State.CLOSED  # 12 of 18 failed
 
     def test_failures_older_than_the_window_do_not_count(self, breaker: Breaker, clock: Stopwatch) -> None:
-        for _ in range(9):
-            fail(breaker)
-            succeed(breaker)
+        alternate(breaker, 9)
         clock.advance(30)
-        for _ in range(9):
-            fail(breaker)
-            succeed(breaker)
+        alternate(breaker, 9)
         assert breaker.state is State.CLOSED
         clock.advance(26)
         fail(breaker)
@@ -95,9 +105,7 @@ class TestOpening:
         assert breaker.state is State.OPEN  # 11 of 20 within 26 s
 
     def test_a_clock_that_goes_back_a_little_forgets_nothing(self, breaker: Breaker, clock: Stopwatch) -> None:
-        for _ in range(9):
-            fail(breaker)
-            succeed(breaker)
+        alternate(breaker, 9)
         clock.advance(-4)
         fail(breaker)
         clock.advance(4)
@@ -132,9 +140,7 @@ class TestHalfOpen:
         assert [breaker.ask() for _ in range(10)] == [None] * 10
 
     def test_a_probe_that_succeeds_closes_it_and_forgets_what_was(self, breaker: Breaker, clock: Stopwatch) -> None:
-        for _ in range(9):
-            fail(breaker)
-            succeed(breaker)
+        alternate(breaker, 9)
         fail(breaker, 2)
         assert breaker.state is State.OPEN
         clock.advance(15)
@@ -145,59 +151,49 @@ class TestHalfOpen:
         fail(breaker)
         assert breaker.state is State.OPEN
 
-    def test_a_probe_that_fails_opens_it_for_as_long_again(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        probe = permit(breaker)
+    def test_a_probe_that_fails_opens_it_for_as_long_again(self, due: Breaker, clock: Stopwatch) -> None:
+        probe = permit(due)
         clock.advance(7)
         probe.failed()
-        assert breaker.state is State.OPEN
+        assert due.state is State.OPEN
         clock.advance(14.999)
-        assert breaker.ask() is None
+        assert due.ask() is None
         clock.advance(0.001)
-        succeed(breaker)
-        assert breaker.state is State.CLOSED
+        succeed(due)
+        assert due.state is State.CLOSED
 
-    def test_a_probe_whose_caller_left_makes_room_at_once(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        permit(breaker).forgotten()
-        assert breaker.state is State.HALF_OPEN
-        succeed(breaker)
-        assert breaker.state is State.CLOSED
+    def test_a_probe_whose_caller_left_makes_room_at_once(self, due: Breaker) -> None:
+        permit(due).forgotten()
+        assert due.state is State.HALF_OPEN
+        succeed(due)
+        assert due.state is State.CLOSED
 
-    def test_a_lost_probe_cannot_keep_it_open_for_ever(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        lost = breaker.ask()
+    def test_a_lost_probe_cannot_keep_it_open_for_ever(self, due: Breaker, clock: Stopwatch) -> None:
+        lost = due.ask()
         assert lost is not None
         del lost
         gc.collect()
         clock.advance(59.999)
-        assert breaker.ask() is None
+        assert due.ask() is None
         clock.advance(0.001)
-        succeed(breaker)
-        assert breaker.state is State.CLOSED
+        succeed(due)
+        assert due.state is State.CLOSED
 
-    def test_a_slow_probe_may_still_tell_after_its_limit(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        slow = permit(breaker)
+    def test_a_slow_probe_may_still_tell_after_its_limit(self, due: Breaker, clock: Stopwatch) -> None:
+        slow = permit(due)
         clock.advance(60)
-        assert breaker.ask() is not None
+        assert due.ask() is not None
         slow.succeeded()
-        assert breaker.state is State.CLOSED
+        assert due.state is State.CLOSED
 
     def test_a_probe_past_its_limit_does_not_give_away_the_place_of_the_next(
-        self, breaker: Breaker, clock: Stopwatch
+        self, due: Breaker, clock: Stopwatch
     ) -> None:
-        opened(breaker)
-        clock.advance(15)
-        slow = permit(breaker)
+        slow = permit(due)
         clock.advance(60)
-        assert breaker.ask() is not None
+        assert due.ask() is not None
         slow.forgotten()
-        assert breaker.ask() is None
+        assert due.ask() is None
 
 
 class TestLateEnds:
@@ -245,31 +241,25 @@ class TestPermits:
         fail(breaker)
         assert breaker.state is State.OPEN
 
-    def test_of_a_probe_end_once(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        probe = permit(breaker)
+    def test_of_a_probe_end_once(self, due: Breaker) -> None:
+        probe = permit(due)
         probe.forgotten()
-        assert breaker.ask() is not None
+        assert due.ask() is not None
         probe.succeeded()
         probe.forgotten()
-        assert breaker.state is State.HALF_OPEN
-        assert breaker.ask() is None
+        assert due.state is State.HALF_OPEN
+        assert due.ask() is None
 
-    def test_are_forgotten_by_a_block_that_breaks(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        with pytest.raises(KeyboardInterrupt), permit(breaker):
+    def test_are_forgotten_by_a_block_that_breaks(self, due: Breaker) -> None:
+        with pytest.raises(KeyboardInterrupt), permit(due):
             raise KeyboardInterrupt
-        assert breaker.state is State.HALF_OPEN
-        assert breaker.retry_after == 0
+        assert due.state is State.HALF_OPEN
+        assert due.retry_after == 0
 
-    def test_keep_the_end_they_were_given_inside_a_block(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        with permit(breaker) as probe:
+    def test_keep_the_end_they_were_given_inside_a_block(self, due: Breaker) -> None:
+        with permit(due) as probe:
             probe.succeeded()
-        assert breaker.state is State.CLOSED
+        assert due.state is State.CLOSED
 
 
 class TestWhatCanBeSeen:
@@ -286,11 +276,9 @@ class TestWhatCanBeSeen:
         probe.failed()
         assert breaker.retry_after == 15
 
-    def test_looking_does_not_take_the_probe(self, breaker: Breaker, clock: Stopwatch) -> None:
-        opened(breaker)
-        clock.advance(15)
-        assert (breaker.state, breaker.retry_after) == (State.OPEN, 0)
-        assert breaker.ask() is not None
+    def test_looking_does_not_take_the_probe(self, due: Breaker) -> None:
+        assert (due.state, due.retry_after) == (State.OPEN, 0)
+        assert due.ask() is not None
 
     def test_each_change_is_told_with_its_reason(
         self, breaker: Breaker, clock: Stopwatch, changes: list[Change]

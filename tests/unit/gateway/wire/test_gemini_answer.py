@@ -11,6 +11,7 @@ from backstay.gateway.dialogue import Media, Refusal, Said, Stop, Text, Thinking
 from backstay.gateway.errors import ProviderFailed
 from backstay.gateway.models import Usage
 from backstay.gateway.wire.gemini import Gemini, seal
+from unit.gateway.wire.gemini_answers import JSON, NAMES
 
 gemini = Gemini()
 
@@ -214,34 +215,7 @@ def test_what_was_written_is_read_back_as_it_was(parts, stop, usage):
     assert gemini.read_answer(orjson.loads(orjson.dumps(gemini.write_answer(said)))) == said
 
 
-_names = ["candidates", "content", "parts", "text", "thought", "thoughtSignature", "functionCall", "name", "args", "id"]
-_names += [
-    "finishReason",
-    "finishMessage",
-    "index",
-    "promptFeedback",
-    "blockReason",
-    "usageMetadata",
-    "inlineData",
-    "data",
-]
-_names += [
-    "promptTokenCount",
-    "promptTokensDetails",
-    "tokenCount",
-    "modality",
-    "responseId",
-    "modelVersion",
-    "mimeType",
-]
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 2**63) | st.sampled_from(["STOP", "AUDIO", "x", "", "c2ln"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_names), inner, max_size=4),
-    max_leaves=15,
-)
-
-
-@given(st.dictionaries(st.sampled_from(_names), _json, max_size=5))
+@given(st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5))
 def test_any_answer_is_read_or_is_the_providers_failure(body):
     gemini.usage_of(body)
     gemini.error_of(body)

@@ -25,6 +25,7 @@ from backstay.gateway.models import Usage
 from backstay.gateway.sse import SseParser
 from backstay.gateway.wire.gemini import ArrayFraming, Gemini
 from backstay.kernel.errors import Unavailable
+from unit.gateway.wire.gemini_answers import JSON, NAMES
 
 gemini = Gemini()
 ASKED = Request("m", stream=True)
@@ -320,37 +321,7 @@ def test_an_array_without_events_is_empty():
     assert ArrayFraming().end() == b"[]"
 
 
-_names = [
-    "candidates",
-    "content",
-    "parts",
-    "text",
-    "thought",
-    "thoughtSignature",
-    "functionCall",
-    "name",
-    "args",
-    "id",
-    "error",
-]
-_names += [
-    "finishReason",
-    "finishMessage",
-    "index",
-    "promptFeedback",
-    "blockReason",
-    "usageMetadata",
-    "inlineData",
-    "responseId",
-]
-_json = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 300) | st.sampled_from(["STOP", "x", "", "YmFja3N0YXkA", "SAFETY"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_names), inner, max_size=4),
-    max_leaves=15,
-)
-
-
-@given(st.lists(st.dictionaries(st.sampled_from(_names), _json, max_size=4) | _json, max_size=4))
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4) | JSON, max_size=4))
 def test_any_event_is_followed_or_is_the_providers_failure(events):
     reader, writer = gemini.reader(), gemini.writer(ASKED)
     for event in events:
