@@ -18,6 +18,7 @@ from backstay.jobs import (
     Retry,
     RetryLater,
     Snooze,
+    runner,
     upkeep,
 )
 from backstay.kernel.clock import ManualClock
@@ -115,15 +116,18 @@ async def test_a_scheduled_job_runs_when_its_time_has_come(
     assert recorder.texts == ["then"]
 
 
-async def test_a_job_due_in_a_moment_does_not_wait_for_the_poll(jobs: Jobs, recorder: Recorder, tenant: UUID) -> None:
-    async with working(jobs.worker()):
+async def test_a_job_due_in_a_moment_does_not_wait_for_the_poll(
+    jobs: Jobs, recorder: Recorder, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_POLL", 600.0)
+    async with working(jobs.worker(lease=timedelta(minutes=10))):
         await jobs.enqueue("note", Note(text="warm"), tenant=tenant)
         await until(lambda: len(recorder.seen) == 1)
         began = time.monotonic()
         at = jobs.clock.now() + timedelta(milliseconds=100)
         await jobs.enqueue("note", Note(text="soon"), tenant=tenant, at=at)
         await until(lambda: len(recorder.seen) == 2)
-        assert 0.1 <= time.monotonic() - began < 0.6
+        assert time.monotonic() - began >= 0.1
 
 
 async def test_a_sync_handler_runs_in_a_thread(jobs: Jobs, tenant: UUID, owner: Principal) -> None:
@@ -226,7 +230,7 @@ async def test_a_stopping_worker_lets_jobs_end_and_gives_the_rest_back(
     assert recorder.texts == ["quick", "stuck"]
 
 
-async def test_a_dead_workers_job_is_rescued_within_two_leases_and_its_late_write_changes_nothing(
+async def test_a_dead_workers_job_is_rescued_after_its_lease_and_its_late_write_changes_nothing(
     jobs: Jobs, recorder: Recorder, tenant: UUID, owner: Principal, db: Database
 ) -> None:
     """The first worker neither beats nor watches its lease, like a frozen process."""
@@ -255,10 +259,10 @@ async def test_a_dead_workers_job_is_rescued_within_two_leases_and_its_late_writ
     id = await jobs.enqueue("note", Note(), tenant=tenant)
     async with working(first):
         await asyncio.wait_for(begun.wait(), 10)
-        seen_at = time.monotonic()
+        expires = await value(db, "select expires_at from backstay.worker")
         async with working(second):
-            await until(lambda: len(recorder.seen) == 2, 5)
-            assert time.monotonic() - seen_at < 2.0 + 0.35  # the last heartbeat was at most a third of a lease earlier
+            await until(lambda: len(recorder.seen) == 2)
+            assert await value(db, "select clock_timestamp()") >= expires
             await until(lambda: state_is(jobs, owner, id, JobState.COMPLETED))
         done = await jobs.get(owner, id)
         assert (done.rescues, done.attempt) == (1, 1)
@@ -303,7 +307,6 @@ async def test_a_late_worker_stops_its_own_work_before_others_may_take_it(
     jobs: Jobs, recorder: Recorder, tenant: UUID, db: Database
 ) -> None:
     worker = jobs.worker(lease=timedelta(seconds=0.6))
-    stopped_at: list[float] = []
     expires: list[object] = []
 
     async def stuck_heartbeat(id: UUID) -> None:
@@ -315,14 +318,13 @@ async def test_a_late_worker_stops_its_own_work_before_others_may_take_it(
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 expires.append(await value(db, "select expires_at > clock_timestamp() from backstay.worker"))
-                stopped_at.append(time.monotonic())
                 raise
 
     recorder.then = body
     worker._lease._beat = stuck_heartbeat  # type: ignore[method-assign]
     await jobs.enqueue("note", Note(), tenant=tenant)
     async with working(worker):
-        await until(lambda: bool(stopped_at))
+        await until(lambda: bool(expires))
     assert expires == [True], "it stopped only when others might have had the job already"
 
 

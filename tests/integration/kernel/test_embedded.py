@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import sysconfig
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,25 +36,20 @@ as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write 
 
 
 def test_a_first_start_makes_a_database_with_vectors(empty_dir: Path) -> None:
-    began = time.monotonic()
     with EmbeddedPostgres(empty_dir) as server:
-        took = time.monotonic() - began
         assert ask(server.url, "select current_database() || ' ' || current_user") == "backstay backstay"
         assert ask(server.url, "select '[1,2]'::vector <-> '[1,2]'::vector") == 0
         assert (
             ask(server.url, "select extnamespace::regnamespace::text from pg_extension where extname = 'vector'")
             == "public"
         )
-    assert took < 10  # 1.3 s on an idle machine; this one may be busy
 
 
-def test_a_later_start_is_quick_and_finds_the_rows_again(data_dir: Path) -> None:
+def test_a_later_start_finds_the_rows_again(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as server:
         ask(server.url, "with made as (select 1) select 1 from made")
         subprocess.run([server.binary("psql"), server.url, "-qc", "create table kept as select 42 as n"], check=True)
-    began = time.monotonic()
     with EmbeddedPostgres(data_dir) as server:
-        assert time.monotonic() - began < 5  # 0.1 s on an idle machine
         assert ask(server.url, "select n from kept") == 42
 
 
@@ -272,10 +266,8 @@ def test_users_that_are_busy_do_not_hold_up_the_last_one(data_dir: Path) -> None
     )
     while ask(server.url, "select count(*) from pg_stat_activity where query like 'select pg_sleep%'") == 0:
         pass
-    began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 10
-    assert asleep.wait(timeout=10) != 0
+    assert asleep.wait(timeout=60) != 0  # it did not sleep to its end
 
 
 def test_data_of_another_major_are_refused(data_dir: Path) -> None:

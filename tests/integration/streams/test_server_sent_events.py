@@ -53,7 +53,7 @@ async def test_headers_comment_and_retry_come_before_any_event(app, server, owne
         assert answer.headers["cache-control"] == "no-cache, no-transform"
         assert answer.headers["x-accel-buffering"] == "no"
         assert "content-length" not in answer.headers
-        first = await asyncio.wait_for(anext(answer.aiter_text()), 2)
+        first = await asyncio.wait_for(anext(answer.aiter_text()), 20)
         assert first == f": stream {stream.id}\nretry: 2000\n\n"
 
 
@@ -153,7 +153,7 @@ async def test_a_stop_lets_readers_go_at_once_and_they_resume_elsewhere(app, ser
     following = asyncio.create_task(feed.follow(server, stream.id))
     await eventually(lambda: feed.last_id == 1)
     app.streams.release_readers()
-    await asyncio.wait_for(following, 1)
+    await asyncio.wait_for(following, 20)
     await app.streams.append(owner, stream.id, [NewEvent.of("done", {})])
     rest = [event.type async for event in replica.read(owner, stream.id, feed.last_id)]
     assert [kind for _, kind, _ in feed.events] + rest == ["text.delta", "done"]
