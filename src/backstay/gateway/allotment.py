@@ -34,7 +34,7 @@ class Allotment:
             self._covered += self._step
 
     def _bound(self, target: Target, written: int) -> Decimal:
-        return target.price.bound(self._order.request.input_bound, written)
+        return target.bound(self._order.request.input_bound, written)
 
     def _written(self, talk: Transcript) -> int:
         if not self._expected:

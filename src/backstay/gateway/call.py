@@ -31,7 +31,7 @@ class Try:
     @property
     def cost(self) -> Decimal:
         used = self.usage.input_tokens or self.usage.output_tokens
-        return self.target.price.cost(self.usage) if used else ZERO
+        return self.target.cost(self.usage) if used else ZERO
 
 
 class Call:
@@ -63,7 +63,7 @@ class Call:
         if self.winner is None or self.order.plan.route is None:
             return ZERO
         usage = self.winner.usage
-        return max(target.price.cost(usage) for target in self.order.plan.targets) - self.winner.cost
+        return max(target.cost(usage) for target in self.order.plan.targets) - self.winner.cost
 
     def end(self, outcome: str, payload: Mapping[str, Any], clock: Clock) -> Settlement:
         for attempt in self.tries:

@@ -49,6 +49,7 @@ def finished(end: Settlement) -> NewEntry:
             "output_tokens": attempt.usage.output_tokens,
             "cached_tokens": attempt.usage.cached_tokens,
             "written_tokens": attempt.usage.written_tokens,
+            "web_searches": attempt.usage.web_searches,
             "estimated": attempt.usage.estimated,
             "cost": str(attempt.cost),
             "seconds": round(attempt.seconds, 6),

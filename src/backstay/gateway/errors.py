@@ -57,9 +57,9 @@ class TagRequired(GatewayError):
 class PriceUnknown(GatewayError):
     code, status, title = "price_unknown", 422, "No price is known for this model"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, what: str = "") -> None:
         super().__init__(
-            f"no price is known for {model}, so its cost could not be counted; the operator may set "
+            f"no price is known for {what}{model}, so its cost could not be counted; the operator may set "
             "BACKSTAY_UNKNOWN_PRICE (USD per million tokens, 0 allowed)",
             headers=_FINAL,
         )

@@ -25,6 +25,7 @@ class Usage:
     """Tokens of one attempt, in all: those read from a prompt cache (`cached`), those written to one, those of sound
     and of pictures are part of `input_tokens`; those of thought, of sound and of pictures are part of `output_tokens`.
     `written_hour`: the part of `written` that is kept for an hour, which some providers price on its own.
+    `web_searches`: requests to the web that the provider made for the answer and bills on their own.
     """
 
     input_tokens: int = 0
@@ -37,6 +38,7 @@ class Usage:
     output_audio_tokens: int = 0
     input_image_tokens: int = 0
     output_image_tokens: int = 0
+    web_searches: int = 0
     estimated: bool = False
 
 

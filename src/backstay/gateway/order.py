@@ -98,8 +98,10 @@ class Order:
         """The most that it may cost with so many tokens of output, at the dearest target."""
         if self.kind == "count":
             return ZERO
-        read, media = self.request.input_bound, self.request.media > 0
-        return max(target.price.bound(read, written, media=media, hour=self.hour) for target in self.plan.targets)
+        read, media, searches = self.request.input_bound, self.request.media > 0, self.request.web_searches
+        return max(
+            target.bound(read, written, media=media, hour=self.hour, searches=searches) for target in self.plan.targets
+        )
 
     @property
     def question(self) -> Question:

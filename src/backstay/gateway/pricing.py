@@ -3,6 +3,7 @@
 Costs are exact Decimals in USD, never rounded.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +14,7 @@ from .errors import PriceUnknown
 from .models import ZERO, Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice
+    from genai_prices.types import ModelInfo, ModelPrice
 
 _MILLION = Decimal(1_000_000)
 # Prices of other kinds of token. Where a model has one, its price is not a plain one.
@@ -153,22 +154,22 @@ class Prices:
             raise PriceUnknown(f"{provider}:{model}")
         return PerToken(self._unknown, self._unknown, self._unknown, "other")
 
+    def search_fee(self, provider: str, model: str, at: datetime, base_url: str | None = None) -> Decimal | None:
+        """USD per 1,000 searches in the web that `model` makes; None when it is not known. Whether that matters depends
+        on what is asked."""
+        return _listed_fee(provider, model, datetime(at.year, at.month, at.day, tzinfo=UTC), base_url)
+
+    @property
+    def refuses(self) -> bool:
+        """What has no known price is refused."""
+        return self._unknown is None
+
 
 @lru_cache(maxsize=4096)
 def _listed(provider: str, model: str, day: datetime, base_url: str | None) -> Price | None:
-    # Imported with the first price: it brings an HTTP client along, which a start should not wait for.
-    from genai_prices.data_snapshot import get_snapshot
-
-    snapshot = get_snapshot()
-    try:
-        if base_url is None:
-            raise LookupError
-        _, info = snapshot.find_provider_model(model, None, None, base_url)
-    except LookupError:
-        try:
-            _, info = snapshot.find_provider_model(model, None, provider, None)
-        except LookupError:
-            return None
+    info = _info(provider, model, base_url)
+    if info is None:
+        return None
     price = info.get_prices(day)
     names = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok")
     read, write, cached, written, hour = (getattr(price, name) for name in names)
@@ -177,3 +178,23 @@ def _listed(provider: str, model: str, day: datetime, base_url: str | None) -> P
     if read is None or not plain:
         return Listed(price, info.id)
     return PerToken(read, write or ZERO, read if cached is None else cached, info.id, written, hour)
+
+
+@lru_cache(maxsize=4096)
+def _listed_fee(provider: str, model: str, day: datetime, base_url: str | None) -> Decimal | None:
+    info = _info(provider, model, base_url)
+    fee = None if info is None else info.get_prices(day).web_searches_kcount
+    return fee if isinstance(fee, Decimal) else None
+
+
+def _info(provider: str, model: str, base_url: str | None) -> "ModelInfo | None":
+    # Imported with the first price: it brings an HTTP client along, which a start should not wait for.
+    from genai_prices.data_snapshot import get_snapshot
+
+    snapshot = get_snapshot()
+    if base_url is not None:
+        with suppress(LookupError):
+            return snapshot.find_provider_model(model, None, None, base_url)[1]
+    with suppress(LookupError):
+        return snapshot.find_provider_model(model, None, provider, None)[1]
+    return None

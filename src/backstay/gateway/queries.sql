@@ -100,13 +100,13 @@ paid as (
     insert into backstay.ledger
         (tenant_id, call_id, attempt, at, provider, model, feature, end_user, key_id, outcome, input_tokens,
          output_tokens, cached_tokens, reasoning_tokens, written_tokens, written_hour_tokens, input_audio_tokens,
-         output_audio_tokens, input_image_tokens, output_image_tokens, estimated, cost, seconds)
+         output_audio_tokens, input_image_tokens, output_image_tokens, web_searches, estimated, cost, seconds)
     select * from json_to_recordset(%(attempts)s::json) as given (
         tenant_id uuid, call_id uuid, attempt int, at timestamptz, provider text, model text, feature text,
         end_user text, key_id uuid, outcome text, input_tokens bigint, output_tokens bigint, cached_tokens bigint,
         reasoning_tokens bigint, written_tokens bigint, written_hour_tokens bigint, input_audio_tokens bigint,
-        output_audio_tokens bigint, input_image_tokens bigint, output_image_tokens bigint, estimated boolean,
-        cost numeric, seconds double precision)
+        output_audio_tokens bigint, input_image_tokens bigint, output_image_tokens bigint, web_searches bigint,
+        estimated boolean, cost numeric, seconds double precision)
     on conflict (tenant_id, call_id, attempt) do nothing
     returning tenant_id, call_id, provider, model, cost, input_tokens + output_tokens as tokens),
 gone as (

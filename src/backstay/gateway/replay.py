@@ -22,7 +22,7 @@ def usage_of(order: Order, body: Body) -> Usage:
 def saved(order: Order, hit: Hit, usage: Usage) -> Decimal:
     """USD that the answer would have cost again, at the target that had given it."""
     target = next((target for target in order.plan.targets if target.name == hit.by), None)
-    return ZERO if target is None else target.price.cost(usage)
+    return ZERO if target is None else target.cost(usage)
 
 
 def streamed(order: Order, body: Body) -> tuple[list[Chunk], list[Chunk]]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,7 @@ from .calls import Calls, Reply
 from .catalog import CachePolicy as RouteCache
 from .catalog import Catalog, Plan, Snapshot
 from .dialogue import Kind, Request
-from .errors import GatewayError
+from .errors import GatewayError, PriceUnknown
 from .guards import Guard, GuardContext, guarded_request
 from .limits import Limits
 from .models import Answer, CallRow, Embeddings, Mode, Savings, SpendFilter, SpendRow, Tags, Timeouts
@@ -280,7 +281,7 @@ class Gateway:
         snapshot = await self.catalog.of(by.tenant)
         if not internal:
             snapshot.tags.check(feature=tagged, user=user)
-        plan = self._itinerary(snapshot, request, body, given, feature, user)
+        plan = self._itinerary(snapshot, surface, request, body, given, feature, user)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
         written = max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) if kind == "chat" else 0
         sent = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
@@ -363,6 +364,7 @@ class Gateway:
     def _itinerary(
         self,
         snapshot: Snapshot,
+        surface: str,
         request: Request,
         body: Body,
         headers: Mapping[str, str],
@@ -375,7 +377,9 @@ class Gateway:
         targets, why, wrong = [], plan.explained(), None
         for choice in plan.targets:
             try:
-                targets.append(self._targets.of(snapshot, choice.model, now, choice.target.context_window))
+                target = self._targets.of(snapshot, choice.model, now, choice.target.context_window)
+                self._check_fee(target, request, surface)
+                targets.append(target)
             except GatewayError as error:
                 wrong = wrong or error
                 why["skipped"].append({"model": choice.model, "reason": error.detail})
@@ -395,6 +399,12 @@ class Gateway:
             fall_back_on_filter=route.fallback_on_filter,
             answered=partial(self._answered, plan),
         )
+
+    def _check_fee(self, target: Target, request: Request, surface: str) -> None:
+        """Raises PriceUnknown: what the request may have the provider do has a fee that nobody knows (422)."""
+        searches = request.web_searches and target.wire_for(surface) == surface
+        if searches and target.search_fee is None and self._prices.refuses:
+            raise PriceUnknown(target.name, "web searches of ")
 
     def _mode(self, request: Request, headers: Mapping[str, str]) -> Mode:
         """How much is reserved. What is expected may be exceeded, and only a stream can then be extended or cut."""
@@ -492,7 +502,9 @@ def _mode(given: str | None) -> Literal["live", "guarded"] | None:
 def _checked(surface: str, kind: Kind, body: Body, size: int | None) -> Request:
     if kind == "embed":
         return EMBED_WIRES[surface].check_embed(body, size)
-    return COUNT_WIRES[surface].check_count(body, size) if kind == "count" else WIRES[surface].check(body, size)
+    if kind == "count":
+        return replace(COUNT_WIRES[surface].check_count(body, size), web_searches=0)  # nothing is searched
+    return WIRES[surface].check(body, size)
 
 
 def _tag(name: str, value: Any) -> str:

@@ -257,6 +257,7 @@ def _ledger_line(end: Settlement, call: Reservation, number: int, attempt: Attem
         "output_audio_tokens": usage.output_audio_tokens,
         "input_image_tokens": usage.input_image_tokens,
         "output_image_tokens": usage.output_image_tokens,
+        "web_searches": usage.web_searches,
         "estimated": usage.estimated,
         "cost": str(attempt.cost),
         "seconds": attempt.seconds,

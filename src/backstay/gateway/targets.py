@@ -39,8 +39,12 @@ class Targets:
         """
         provider, asked = self._found(snapshot, name, at)
         canonical = provider.canonical(name.partition(":")[2])
-        price: Price = snapshot.price(f"{provider.name}:{canonical}", at) or provider.price(asked, at)
-        return Target(provider, asked, canonical, price, snapshot.key(name), window)
+        own = snapshot.price(f"{provider.name}:{canonical}", at)
+        price: Price = own or provider.price(asked, at)
+        fee = own.rates.web_search if own is not None else None
+        if fee is None:
+            fee = provider.search_fee(asked, at)
+        return Target(provider, asked, canonical, price, snapshot.key(name), window, fee)
 
     def breaker(self, snapshot: Snapshot, name: str, at: datetime, health: Health) -> Breaker:
         """The breaker of the target that `name` means.

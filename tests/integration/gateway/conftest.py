@@ -115,6 +115,12 @@ async def served(app: Any) -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def serve() -> Callable[[Any], Any]:
+    """Serves an ASGI application of a test's own: `async with serve(app) as root`."""
+    return served
+
+
+@pytest.fixture
 async def url(gateway: Gateway, auth: Auth) -> AsyncIterator[str]:
     """The front on a real server."""
     async with served(GatewayFront(gateway, auth.authenticate, heartbeat=0.2)) as url:

@@ -104,3 +104,18 @@ def test_a_flat_price_is_paid_for_any_use():
     assert PerCall(Decimal("0.1"), "echo").cost(Usage(1, 0)) == Decimal("0.1")
     assert PerCall(Decimal("0.1"), "echo").cost(Usage()) == 0
     assert PerToken(Decimal(1), Decimal(1), Decimal(1), "x").cost(Usage()) == 0
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "fee"),
+    [
+        ("anthropic", "claude-sonnet-4-5", 10),
+        ("openai", "gpt-5", 10),
+        ("google", "gemini-2.5-pro", 35),
+        ("google", "gemini-3-pro-preview", 14),
+        ("openai", "gpt-4-turbo", None),
+        ("nobody", "m", None),
+    ],
+)
+def test_fees_of_web_searches_are_those_of_the_list(provider, model, fee):
+    assert Prices().search_fee(provider, model, datetime(2026, 11, 1, tzinfo=UTC)) == fee

@@ -164,14 +164,15 @@ def set_price(
     written_hour: Annotated[str | None, typer.Option(help="Input written to it for an hour.")] = None,
     input_audio: Annotated[str | None, typer.Option(help="Audio input.")] = None,
     output_audio: Annotated[str | None, typer.Option(help="Audio output.")] = None,
+    web_search: Annotated[str | None, typer.Option(help="USD per 1,000 web searches of the provider's.")] = None,
     starts: Annotated[str | None, typer.Option(help="When it begins to hold, such as 2026-02-01T00:00Z.")] = None,
     ends: Annotated[str | None, typer.Option(help="When it holds no longer.")] = None,
 ) -> None:
     """Set a price. It takes over from an earlier one when it begins to hold."""
     kinds = {"cached": cached, "written": written, "written_hour": written_hour}
-    audio = {"input_audio": input_audio, "output_audio": output_audio}
+    other = {"input_audio": input_audio, "output_audio": output_audio, "web_search": web_search}
     dates = {"starts_at": starts, "ends_at": ends}
-    new = _made(NewPrice, {"pattern": pattern, "input": input, "output": output, **kinds, **audio, **dates})
+    new = _made(NewPrice, {"pattern": pattern, "input": input, "output": output, **kinds, **other, **dates})
     out.print(str(_with_catalog(lambda catalog, by: catalog.prices.add(by, new)).id))
 
 

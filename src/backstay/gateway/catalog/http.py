@@ -106,7 +106,7 @@ class NewSecret(BaseModel):
 
 
 class PriceView(BaseModel):
-    """A price (USD per million tokens) and when it holds."""
+    """A price (USD per million tokens, and per 1,000 web searches) and when it holds."""
 
     id: UUID
     pattern: str
@@ -117,6 +117,7 @@ class PriceView(BaseModel):
     written_hour: Decimal | None
     input_audio: Decimal | None
     output_audio: Decimal | None
+    web_search: Decimal | None
     starts_at: datetime
     ends_at: datetime | None
     created_at: datetime

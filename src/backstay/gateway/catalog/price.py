@@ -45,6 +45,9 @@ class Rates(BaseModel):
     written_hour: Usd | None = Field(None, description="Input written to it for an hour.")
     input_audio: Usd | None = None
     output_audio: Usd | None = None
+    web_search: Usd | None = Field(
+        None, description="USD per 1,000 searches of the provider's in the web; the listed fee when left out."
+    )
 
     def cost(self, usage: Usage) -> Decimal:
         """USD for what was used, not rounded."""

@@ -91,35 +91,35 @@ delete from backstay.provider_secret where tenant_id = %(tenant_id)s and account
 
 -- name: prices
 -- Prices, oldest first.
-select id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, starts_at, ends_at,
-       created_at
+select id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, web_search,
+       starts_at, ends_at, created_at
 from backstay.price_override
 where tenant_id = %(tenant_id)s and (%(after)s::uuid is null or id > %(after)s::uuid)
 order by id limit %(limit)s;
 
 -- name: price
 -- One price.
-select id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, starts_at, ends_at,
-       created_at
+select id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, web_search,
+       starts_at, ends_at, created_at
 from backstay.price_override where tenant_id = %(tenant_id)s and id = %(id)s;
 
 -- name: put_price
 -- Makes a price, or takes the place of the one with its id; nothing when another has its pattern and start.
 insert into backstay.price_override
-    (tenant_id, id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, starts_at,
-     ends_at, created_at)
+    (tenant_id, id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, web_search,
+     starts_at, ends_at, created_at)
 select %(tenant_id)s, %(id)s, %(pattern)s, %(input)s::numeric, %(output)s::numeric, %(cached)s::numeric,
        %(written)s::numeric, %(written_hour)s::numeric, %(input_audio)s::numeric, %(output_audio)s::numeric,
-       %(starts_at)s::timestamptz, %(ends_at)s::timestamptz, %(now)s::timestamptz
+       %(web_search)s::numeric, %(starts_at)s::timestamptz, %(ends_at)s::timestamptz, %(now)s::timestamptz
 where not exists (select from backstay.price_override p
     where p.tenant_id = %(tenant_id)s and p.pattern = %(pattern)s and p.starts_at = %(starts_at)s::timestamptz
       and p.id <> %(id)s)
 on conflict (tenant_id, id) do update
 set pattern = excluded.pattern, input = excluded.input, output = excluded.output, cached = excluded.cached,
     written = excluded.written, written_hour = excluded.written_hour, input_audio = excluded.input_audio,
-    output_audio = excluded.output_audio, starts_at = excluded.starts_at, ends_at = excluded.ends_at
-returning id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, starts_at, ends_at,
-          created_at;
+    output_audio = excluded.output_audio, web_search = excluded.web_search, starts_at = excluded.starts_at, ends_at = excluded.ends_at
+returning id, pattern, input, output, cached, written, written_hour, input_audio, output_audio, web_search,
+          starts_at, ends_at, created_at;
 
 -- name: delete_price
 -- Removes a price.

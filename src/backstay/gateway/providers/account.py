@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from hashlib import sha256
 from urllib.parse import urlencode
@@ -85,6 +86,9 @@ class Account:
 
     def price(self, model: str, at: datetime) -> Price:
         return self._prices.of(self._kind.prices or self._kind.name, model, at, self._listed_url)
+
+    def search_fee(self, model: str, at: datetime) -> Decimal | None:
+        return self._prices.search_fee(self._kind.prices or self._kind.name, model, at, self._listed_url)
 
     def canonical(self, model: str) -> str:
         return model

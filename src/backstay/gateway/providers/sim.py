@@ -39,6 +39,9 @@ class SimProvider:
         options = self._options(model)
         return PerCall(options.price or Decimal(0), options.behaviour)
 
+    def search_fee(self, model: str, at: datetime) -> Decimal | None:
+        return Decimal(0)  # it searches nothing
+
     def canonical(self, model: str) -> str:
         return self._options(model).behaviour
 

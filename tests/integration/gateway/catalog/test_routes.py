@@ -96,8 +96,11 @@ class TestPrices:
         assert (view["pattern"], Decimal(view["input"]), view["cached"]) == ("openai:gpt-5*", Decimal("1.1"), None)
         assert datetime.fromisoformat(view["starts_at"]) == START
         url = f"{PRICES}/{view['id']}"
-        corrected = await client.put(url, json=self.NEW | {"input": 0, "starts_at": "2026-02-01T00:00:00Z"})
+        corrected = await client.put(
+            url, json=self.NEW | {"input": 0, "web_search": 12, "starts_at": "2026-02-01T00:00:00Z"}
+        )
         assert (corrected.status_code, Decimal(corrected.json()["input"])) == (200, 0)
+        assert (view["web_search"], Decimal(corrected.json()["web_search"])) == (None, 12)
         assert (await client.get(url)).json() == corrected.json()
         assert (await client.delete(url)).status_code == 204
         for answer in (await client.get(url), await client.delete(url), await client.put(url, json=self.NEW)):

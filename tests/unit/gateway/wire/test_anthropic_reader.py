@@ -88,7 +88,7 @@ def test_blocks_that_no_other_format_knows_are_skipped_and_the_rest_numbered_wit
         TextDelta(1, "Sunny."),
     ]
     assert not any(isinstance(delta, ToolDelta | ToolBegan) for delta in deltas)
-    assert deltas[-2:] == [Used(Usage(10682, 510)), Stopped(Stop.END)]
+    assert deltas[-2:] == [Used(Usage(10682, 510, web_searches=1)), Stopped(Stop.END)]
     assert reader.malformed == 0
 
 

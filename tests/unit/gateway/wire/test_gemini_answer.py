@@ -135,6 +135,16 @@ def test_usage_is_counted_as_google_counts_it(meta, usage):
     assert gemini.usage_of({"usageMetadata": meta} if meta is not None else {}) == usage
 
 
+@pytest.mark.parametrize(("model", "searches"), [("gemini-3-flash", 2), ("gemini-2.5-pro", 1), (None, 2)])
+def test_searches_of_the_web_are_counted_as_google_bills_them(model, searches):
+    grounding = {"webSearchQueries": ["a", "", "b", "a", 7]}
+    meta = {"promptTokenCount": 1, "candidatesTokenCount": 1}
+    body = {"candidates": [{"groundingMetadata": grounding}], "usageMetadata": meta, "modelVersion": model}
+    assert gemini.usage_of(body) == Usage(1, 1, web_searches=searches)
+    body["candidates"] = [{"groundingMetadata": {"webSearchQueries": odd}} for odd in (None, 7, [""])] + [7]
+    assert gemini.usage_of(body) == Usage(1, 1)
+
+
 def test_an_answer_is_written_as_google_writes_it():
     said = Said(
         "r1",

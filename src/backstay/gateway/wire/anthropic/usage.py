@@ -59,12 +59,13 @@ def read_usage(usage: Any) -> Usage | None:
         reasoning_tokens=min(thought, output),
         written_tokens=written,
         written_hour_tokens=hour,
+        web_searches=_count(usage.get("server_tool_use"), "web_search_requests"),
     )
 
 
 def write_usage(usage: Usage) -> Body:
     hour = min(usage.written_hour_tokens, usage.written_tokens)
-    return {
+    body: Body = {
         "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.written_tokens),
         "cache_creation_input_tokens": usage.written_tokens,
         "cache_read_input_tokens": usage.cached_tokens,
@@ -75,11 +76,14 @@ def write_usage(usage: Usage) -> Body:
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
     }
+    if usage.web_searches:
+        body["server_tool_use"] = {"web_search_requests": usage.web_searches}
+    return body
 
 
 def message_usage(usage: Usage) -> Body:
     """As a message has it: with what is said of Anthropic's own service, where there is nothing to say."""
-    return write_usage(usage) | {"inference_geo": None, "server_tool_use": None, "service_tier": None}
+    return {"inference_geo": None, "server_tool_use": None, "service_tier": None} | write_usage(usage)
 
 
 def _is_count(value: Any) -> bool:

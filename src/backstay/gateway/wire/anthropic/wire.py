@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import orjson
 
 from ....kernel.errors import BackstayError
-from ...dialogue import Ask, Refusal, Request, Said, Stop, ToolCall
+from ...dialogue import SEARCHES, Ask, Refusal, Request, Said, Stop, ToolCall
 from ...errors import ProviderFailed
 from ...models import Usage
 from ..base import Body, Quirks, Reader, Wire, Writer
@@ -35,6 +35,7 @@ _ERRORS = {
 }
 _STATUSES = {kind: status for status, kind in _ERRORS.items()} | {"api_error": 500}
 _MAX_NAME = 512
+_MOST_SEARCHES = 1_000_000
 _ROLES = ("user", "assistant", "system")
 _THINKING = ("enabled", "adaptive")
 _PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -84,6 +85,7 @@ class Anthropic:
             tools=len(tools),
             media=media_count(body),
             reasoning=thinking.get("type") in _THINKING,
+            web_searches=sum(_searches(tool) for tool in tools),
             user=maybe_string(metadata.get("user_id"), "metadata.user_id") or None,
             metadata=metadata,
         )
@@ -194,6 +196,14 @@ def _check_messages(value: Any) -> None:
             raise wrong(f"{at}.role", f"must be one of {', '.join(_ROLES)}")
         if not isinstance(message.get("content"), str | list):
             raise wrong(f"{at}.content", "must be a text or a list of blocks")
+
+
+def _searches(tool: Body) -> int:
+    """How often a tool lets Anthropic search the web at most."""
+    kind, most = tool.get("type"), tool.get("max_uses")
+    if not isinstance(kind, str) or not kind.startswith("web_search"):
+        return 0
+    return most if type(most) is int and 0 <= most <= _MOST_SEARCHES else SEARCHES
 
 
 def _model(value: Any) -> str:

@@ -53,6 +53,7 @@ _REASONS = {
     Stop.LENGTH: "MAX_TOKENS",
     Stop.REFUSAL: "SAFETY",
 }
+_BY_PROMPT = ("gemini-1", "gemini-2")
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
 
 
@@ -87,6 +88,23 @@ def refusal_of(body: Mapping[str, Any], name: str) -> str | None:
     return text if isinstance(text, str) and text else None
 
 
+def queries_of(body: Mapping[str, Any]) -> set[str]:
+    """What Google searched the web for; empty queries, which stand there at times, are not billed."""
+    found: set[str] = set()
+    candidates = body.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else ():
+        grounding = candidate.get("groundingMetadata") if isinstance(candidate, dict) else None
+        queries = grounding.get("webSearchQueries") if isinstance(grounding, dict) else None
+        found.update(query for query in (queries if isinstance(queries, list) else ()) if query and type(query) is str)
+    return found
+
+
+def searches_of(queries: set[str], model: Any) -> int:
+    """How many of them are billed: each on its own, but all of a prompt as one by models before Gemini 3."""
+    old = isinstance(model, str) and model.startswith(_BY_PROMPT)
+    return min(1, len(queries)) if old else len(queries)
+
+
 def usage_of(body: Mapping[str, Any]) -> Usage | None:
     """Google counts cached tokens inside the prompt, thoughts outside the candidates, and apart from both the prompt
     that its own tools made."""
@@ -109,6 +127,7 @@ def usage_of(body: Mapping[str, Any]) -> Usage | None:
         reasoning_tokens=thoughts,
         input_audio_tokens=_audio(heard, prompt) if heard else 0,
         output_audio_tokens=_audio(spoken, said) if spoken else 0,
+        web_searches=searches_of(queries_of(body), body.get("modelVersion")),
     )
 
 

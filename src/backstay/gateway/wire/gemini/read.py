@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import orjson
 
 from ...dialogue import (
+    SEARCHES,
     Ask,
     Media,
     Output,
@@ -37,6 +38,7 @@ _GROWING = ("audio/", "video/", "application/pdf")
 _OWN_PARTS = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse", "audioTranscription")
 _DATA = ("text", "inlineData", "fileData", "functionCall", "functionResponse", *_OWN_PARTS)
 _GOOGLE_FILE = ("https://generativelanguage.googleapis.com/", "gs://", "files/")
+_SEARCH = ("googleSearch", "googleSearchRetrieval")
 _MODES = ("AUTO", "ANY", "NONE", "VALIDATED", "MODE_UNSPECIFIED")
 
 
@@ -53,6 +55,7 @@ def check(body: Mapping[str, Any], size: int | None = None) -> Request:
     tools = sum(len(tool.items("functionDeclarations")) or 1 for tool in fields.objects("tools"))
     media, carried, growing = _weigh(contents)
     labels = fields.value("labels")
+    searching = any(tool.value(name) is not None for tool in fields.objects("tools") for name in _SEARCH)
     return Request(
         model=model_of(fields),
         stream=bool(fields.truth("stream")),
@@ -63,6 +66,7 @@ def check(body: Mapping[str, Any], size: int | None = None) -> Request:
         tools=tools,
         media=media,
         reasoning=thinking is not None and thinking.value("thinkingBudget") not in (0, "0"),
+        web_searches=SEARCHES if searching else 0,
         metadata=labels if isinstance(labels, dict) else {},
     )
 

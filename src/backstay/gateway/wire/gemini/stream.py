@@ -1,6 +1,7 @@
 """Gemini's streams: one GenerateContentResponse an event, function calls whole, and no end mark."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -27,8 +28,10 @@ from .answer import (
     blocked,
     call_of,
     function_call,
+    queries_of,
     reason_of,
     refusal_of,
+    searches_of,
     stop_of,
     thought,
     usage_metadata,
@@ -68,7 +71,7 @@ class GeminiReader:
     When `feed` raises, `body` is the event that made it do so, and `usage_of(body)` what was used until then.
     """
 
-    __slots__ = ("_answer", "_choices", "body", "done", "final", "malformed", "used")
+    __slots__ = ("_answer", "_choices", "_queries", "_usage", "body", "done", "final", "malformed", "used")
 
     def __init__(self) -> None:
         self.body: Body | None = None
@@ -76,6 +79,8 @@ class GeminiReader:
         self.malformed = 0
         self._answer: str | None = None
         self._choices: dict[int, _Choice] = {}
+        self._queries: set[str] = set()
+        self._usage: Usage | None = None
 
     def feed(self, data: bytes) -> Sequence[Delta]:
         self.body = None
@@ -90,7 +95,7 @@ class GeminiReader:
         if "error" in body and (message := error_of(body)) is not None:
             raise ProviderFailed(f"the provider reported an error in its answer: {message}")
         deltas: list[Delta] = []
-        usage = usage_of(body)
+        usage = self._used(body)
         if self._answer is None:
             deltas.append(self._begin(body, usage))
         if usage is not None:
@@ -109,6 +114,18 @@ class GeminiReader:
             deltas.append(choice.stop(Stop.REFUSAL))
             self.final = True
         return deltas
+
+    def _used(self, body: Body) -> Usage | None:
+        """The usage so far, when something new is said of it. What was searched for may be told in any event, before
+        the usage or after it."""
+        usage, queries = usage_of(body), queries_of(body)
+        if usage is None and queries <= self._queries:
+            return None
+        self._queries |= queries
+        self._usage = usage or self._usage
+        if self._usage is None:
+            return None
+        return replace(self._usage, web_searches=searches_of(self._queries, body.get("modelVersion")))
 
     def _begin(self, body: Body, usage: Usage | None) -> Began:
         id, model = body.get("responseId"), body.get("modelVersion")

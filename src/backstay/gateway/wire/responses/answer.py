@@ -82,7 +82,19 @@ def usage_of(body: Mapping[str, Any]) -> Usage | None:
     cached = min(_tokens(details, "cached_tokens"), read)
     written = min(_tokens(details, "cache_write_tokens"), read - cached)
     reasoning = min(_tokens(usage.get("output_tokens_details"), "reasoning_tokens"), said)
-    return Usage(read, said, cached, reasoning, written)
+    return Usage(read, said, cached, reasoning, written, web_searches=_searches(body.get("output")))
+
+
+def _searches(output: Any) -> int:
+    """Searches in the web, which are billed; opening a page that was found, or looking for something in it, is not."""
+    return sum(1 for item in output if _is_search(item)) if isinstance(output, list) else 0
+
+
+def _is_search(item: Any) -> bool:
+    if not isinstance(item, dict) or item.get("type") != "web_search_call" or item.get("status") == "failed":
+        return False
+    action = item.get("action")
+    return not isinstance(action, dict) or action.get("type", "search") == "search"
 
 
 def error_of(body: Any) -> str | None:

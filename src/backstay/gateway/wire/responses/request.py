@@ -5,7 +5,7 @@ from typing import Any
 
 from ....kernel import json
 from ....kernel.errors import BadRequest, FieldError
-from ...dialogue import Ask, Output, Reasoning, Request, Text, Thinking, Tool, ToolChoice, Turn
+from ...dialogue import SEARCHES, Ask, Output, Reasoning, Request, Text, Thinking, Tool, ToolChoice, Turn
 from ..base import Body, Quirks
 from . import fields as read
 from . import items
@@ -49,10 +49,20 @@ def checked(body: Body, size: int | None) -> Request:
         tools=len(tools),
         media=len(media),
         reasoning=bool(reasoning) and reasoning.get("effort") != "none",
+        web_searches=_searches(body, tools),
         user=_user(body),
         metadata=read.fields(body.get("metadata"), "metadata"),
         told=kept(body),
     )
+
+
+def _searches(body: Body, tools: list[Any]) -> int:
+    """How often OpenAI may search the web at most; its limit counts calls of every tool of its own."""
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)]
+    if not any(isinstance(kind, str) and kind.startswith("web_search") for kind in kinds):
+        return 0
+    most = body.get("max_tool_calls")
+    return most if type(most) is int and 0 <= most <= _MAX_TOKENS else SEARCHES
 
 
 def understood(body: Body) -> Ask:
