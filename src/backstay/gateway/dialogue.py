@@ -48,6 +48,13 @@ class Media:
     detail: str | None = None
     cache: JsonObject | None = None
 
+    @property
+    def note(self) -> str:
+        """What stands in its place in an answer whose format has none for it, so that nobody takes it for whole."""
+        kind = "a picture" if self.kind == "image" else f"a {self.kind}" if self.kind != "audio" else "sound"
+        told = f" ({self.type})" if self.type else ""
+        return f"[The model answered with {kind}{told} here, which this format cannot carry.]"
+
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
@@ -241,6 +248,15 @@ class ThinkingDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaDelta:
+    """A picture or a sound of the model's, which comes whole and is a block of its own."""
+
+    block: int
+    media: Media
+    choice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ToolBegan:
     block: int
     id: str
@@ -274,8 +290,8 @@ class Stopped:
     choice: int = 0
 
 
-Delta = Began | TextDelta | RefusalDelta | ThinkingDelta | ToolBegan | ToolDelta | Used | Stopped
-OUTPUT = (TextDelta, RefusalDelta, ThinkingDelta, ToolBegan, ToolDelta)
+Delta = Began | TextDelta | RefusalDelta | ThinkingDelta | MediaDelta | ToolBegan | ToolDelta | Used | Stopped
+OUTPUT = (TextDelta, RefusalDelta, ThinkingDelta, MediaDelta, ToolBegan, ToolDelta)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from .dialogue import Delta, RefusalDelta, Stopped, TextDelta, ThinkingDelta, ToolBegan
+from .dialogue import Delta, MediaDelta, RefusalDelta, Stopped, TextDelta, ThinkingDelta, ToolBegan
 
 _REQUEST_ROOTS = ("messages", "system", "input", "instructions", "contents", "systemInstruction", "system_instruction")
 _ANSWER_ROOTS = ("choices", "content", "output", "candidates")
@@ -126,7 +126,7 @@ class GuardedStream:
             if isinstance(delta, TextDelta):
                 self._text(delta, out)
                 continue
-            if isinstance(delta, Stopped | ToolBegan | ThinkingDelta | RefusalDelta):
+            if isinstance(delta, Stopped | ToolBegan | ThinkingDelta | RefusalDelta | MediaDelta):
                 # Another part begins or the answer ends: what was held back of a text goes before it.
                 self._flush(out, delta.choice)
             out.append(delta)

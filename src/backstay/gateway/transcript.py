@@ -7,6 +7,8 @@ from .dialogue import (
     OUTPUT,
     Began,
     Delta,
+    Media,
+    MediaDelta,
     Part,
     Refusal,
     RefusalDelta,
@@ -88,7 +90,7 @@ class Transcript:
         )
 
     def _grow(self, delta: Delta) -> None:
-        assert isinstance(delta, TextDelta | RefusalDelta | ThinkingDelta | ToolBegan | ToolDelta)  # noqa: S101 -- OUTPUT
+        assert isinstance(delta, OUTPUT)  # noqa: S101 -- they alone come here
         key = (delta.choice, delta.block)
         block = self._blocks.get(key)
         if block is None:
@@ -96,7 +98,7 @@ class Transcript:
         if isinstance(delta, ToolDelta):
             block.pieces.append(delta.arguments)
             self.characters += len(delta.arguments)
-        elif isinstance(delta, ToolBegan):
+        elif isinstance(delta, ToolBegan | MediaDelta):
             block.first = delta
         else:
             block.pieces.append(delta.text)
@@ -115,6 +117,8 @@ def deltas_of(said: Said) -> list[Delta]:
             out.append(RefusalDelta(block, part.text))
         elif isinstance(part, Thinking):
             out.append(ThinkingDelta(block, part.text, part.signature, part.redacted, part.origin, part.id))
+        elif isinstance(part, Media):
+            out.append(MediaDelta(block, part))
         elif isinstance(part, ToolCall):
             out += [ToolBegan(block, part.id, part.name, part.signature), ToolDelta(block, part.arguments)]
     if said.usage is not None:
@@ -128,6 +132,8 @@ def _part(block: _Block) -> Part:
     first, text = block.first, "".join(block.pieces)
     if isinstance(first, TextDelta):
         return Text(text)
+    if isinstance(first, MediaDelta):
+        return first.media
     if isinstance(first, RefusalDelta):
         return Refusal(text)
     if isinstance(first, ThinkingDelta):

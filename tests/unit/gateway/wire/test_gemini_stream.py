@@ -155,8 +155,8 @@ def test_a_malformed_event_is_skipped_and_counted(data):
     assert follow(chunk({"text": "so"}), reader=reader)[-1] == TextDelta(0, "so")
 
 
-def test_a_picture_breaks_the_silence_though_no_delta_can_carry_it():
-    _, *found = follow(chunk({"inlineData": {"mimeType": "image/png", "data": "AAAA"}}))
+def test_a_program_breaks_the_silence_though_no_delta_can_carry_it():
+    _, *found = follow(chunk({"executableCode": {"language": "PYTHON", "code": "1"}}))
     assert found == [TextDelta(0, "")]
     assert isinstance(found[0], OUTPUT)
 

@@ -125,7 +125,8 @@ def read_answer_block(block: Any) -> Part | None:
 
 
 def show_part(part: Part) -> Body | None:
-    """A part of an answer for a client; None for one that this format has no word for, such as sound."""
+    """A part of an answer for a client; None for one that says nothing. Pictures, which this format's answers cannot
+    have, are told of."""
     match part:
         case Text(text) | Refusal(text):
             return show_text(text) if text else None
@@ -133,6 +134,8 @@ def show_part(part: Part) -> Body | None:
             return show_thought(part)
         case ToolCall():
             return show_call(shown_id(part.id, part.signature), part.name, input_of(part.arguments))
+        case Media():
+            return show_text(part.note)
     return None
 
 

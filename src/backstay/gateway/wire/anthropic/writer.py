@@ -14,6 +14,7 @@ from ....kernel.ids import new_id
 from ...dialogue import (
     Began,
     Delta,
+    MediaDelta,
     RefusalDelta,
     Request,
     Stop,
@@ -89,6 +90,8 @@ class MessageWriter:
                     self._arguments(delta, out)
                 case ThinkingDelta():
                     self._thought(delta, out)
+                case MediaDelta():
+                    self._text(delta.block, delta.media.note, out)
                 case ToolBegan():
                     self._tool(delta, out)
                 case RefusalDelta():

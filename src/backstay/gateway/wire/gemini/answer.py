@@ -54,6 +54,7 @@ _REASONS = {
     Stop.REFUSAL: "SAFETY",
 }
 _BY_PROMPT = ("gemini-1", "gemini-2")
+_UNKNOWN_TYPE = "application/octet-stream"
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
 
 
@@ -125,8 +126,9 @@ def usage_of(body: Mapping[str, Any]) -> Usage | None:
         output_tokens=said + thoughts,
         cached_tokens=min(_tokens(meta, "cachedContentTokenCount"), prompt),
         reasoning_tokens=thoughts,
-        input_audio_tokens=_audio(heard, prompt) if heard else 0,
-        output_audio_tokens=_audio(spoken, said) if spoken else 0,
+        input_audio_tokens=_of_kind("AUDIO", heard, prompt) if heard else 0,
+        output_audio_tokens=_of_kind("AUDIO", spoken, said) if spoken else 0,
+        output_image_tokens=_of_kind("IMAGE", spoken, said) if spoken else 0,
         web_searches=searches_of(queries_of(body), body.get("modelVersion")),
     )
 
@@ -197,13 +199,30 @@ def written_parts(parts: Iterable[Part]) -> tuple[list[Body], bool]:
                 written.append({"text": text})
             case Thinking():
                 written += thought(part.text, part.signature, part.origin, part.redacted)
-            case Media(type=str(kind), data=str(data)):
-                written.append({"inlineData": {"mimeType": kind, "data": data}})
+            case Media():
+                written.append(media_part(part))
             case ToolCall():
                 call = function_call(part.id, part.name, part.arguments, part.signature)
                 malformed |= call is None
                 written += [call] if call is not None else []
     return written, malformed
+
+
+def media_part(media: Media) -> Body:
+    if media.data is not None:
+        return {"inlineData": {"mimeType": media.type or _UNKNOWN_TYPE, "data": media.data}}
+    if media.url is not None:
+        return {"fileData": {"fileUri": media.url, **({"mimeType": media.type} if media.type else {})}}
+    return {"text": media.note}
+
+
+def media_of(part: Mapping[str, Any]) -> Media | None:
+    """The picture or sound in a part of an answer."""
+    inline = part.get("inlineData")
+    if not isinstance(inline, dict) or not isinstance(inline.get("data"), str):
+        return None
+    kind = _name(inline, "mimeType")
+    return Media(kind_of(kind), kind, data=inline["data"])
 
 
 def thought(text: str, signature: str | None, origin: str | None, redacted: bool = False) -> list[Body]:
@@ -265,9 +284,8 @@ def _parts(given: Iterable[Any], answer: str) -> list[Part]:
                 continue
             parts += [Text(text)] if text else []
             parts += [Thinking("", opaque, redacted, origin)] if opaque is not None else []
-        elif isinstance(inline := part.get("inlineData"), dict) and isinstance(inline.get("data"), str):
-            kind = _name(inline, "mimeType")
-            parts.append(Media(kind_of(kind), kind, data=inline["data"]))
+        elif (media := media_of(part)) is not None:
+            parts.append(media)
     return parts
 
 
@@ -285,10 +303,10 @@ def _tokens(meta: Mapping[str, Any], name: str) -> int:
     return value if type(value) is int and 0 <= value < 2**40 else 0
 
 
-def _audio(details: Any, most: int) -> int:
+def _of_kind(kind: str, details: Any, most: int) -> int:
     rows = details if isinstance(details, list) else []
-    heard = sum(_tokens(row, "tokenCount") for row in rows if isinstance(row, dict) and row.get("modality") == "AUDIO")
-    return min(heard, most)
+    found = sum(_tokens(row, "tokenCount") for row in rows if isinstance(row, dict) and row.get("modality") == kind)
+    return min(found, most)
 
 
 def _details(total: int, audio: int) -> list[Body]:

@@ -10,6 +10,7 @@ from ....kernel.ids import new_id
 from ...dialogue import (
     Began,
     Delta,
+    MediaDelta,
     RefusalDelta,
     Request,
     Stop,
@@ -28,6 +29,8 @@ from .answer import (
     blocked,
     call_of,
     function_call,
+    media_of,
+    media_part,
     queries_of,
     reason_of,
     refusal_of,
@@ -190,8 +193,10 @@ class _Choice:
                 block = self.next(None)
                 deltas.append(ToolBegan(block, call.id, call.name, call.signature, self._number))
                 deltas.append(ToolDelta(block, call.arguments, self._number))
+        elif (media := media_of(part)) is not None:
+            deltas.append(MediaDelta(self.next(None), media, self._number))
         elif part.keys() - {"thought", "thoughtSignature"}:
-            # A picture, say, which no delta can carry: it is output all the same, and the silence is over.
+            # A program, say, which no delta can carry: it is output all the same, and the silence is over.
             deltas.append(TextDelta(self.next("text"), "", self._number))
 
     def _thought(self, text: str, signature: Any, thinks: bool, deltas: list[Delta]) -> None:
@@ -236,6 +241,9 @@ class GeminiWriter:
                     self._flush(delta.choice, events)
                     if parts := thought(delta.text, delta.signature, delta.origin, delta.redacted):
                         events.append(self._event(delta.choice, parts))
+                case MediaDelta():
+                    self._flush(delta.choice, events)
+                    events.append(self._event(delta.choice, [media_part(delta.media)]))
                 case ToolDelta():
                     if (call := self._calls.get((delta.choice, delta.block))) is not None:
                         call.arguments.append(delta.arguments)

@@ -38,7 +38,18 @@ from ..fields import wrong
 from ..gemini.ids import unpack_id
 from . import errors
 from .chat_stream import ChatReader, ChatWriter, shown
-from .words import FINISH, STOPS, details_of, reasoning_of, tool_id, usage_as_openai, usage_of
+from .words import (
+    FINISH,
+    STOPS,
+    details_of,
+    image,
+    images_of,
+    media_at,
+    reasoning_of,
+    tool_id,
+    usage_as_openai,
+    usage_of,
+)
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -164,7 +175,7 @@ class OpenAIChat:
             "choices": [
                 {
                     "index": 0,
-                    "message": {"refusal": None, "annotations": [], **write_message(said.parts)},
+                    "message": {"refusal": None, "annotations": [], **_answered(said.parts)},
                     "logprobs": None,
                     "finish_reason": FINISH.get(said.stop) if said.stop else None,
                 }
@@ -215,7 +226,7 @@ class OpenAIChat:
 
 def _bound(body: Body, messages: list[Body], size: int | None) -> tuple[int, int]:
     """At most so many input tokens, and how many pictures and the like are in it."""
-    if not any(isinstance(message.get("content"), list) for message in messages):
+    if not any(isinstance(message.get("content"), list) or message.get("images") for message in messages):
         return (fields.size_of(body) if size is None else size), 0
     media, kept = 0, []
     for message in messages:
@@ -225,6 +236,9 @@ def _bound(body: Body, messages: list[Body], size: int | None) -> tuple[int, int
                 media += 1
             else:
                 kept.append(part)
+        images = message.get("images")
+        media += len(images) if isinstance(images, list) else 0
+        kept.append({key: value for key, value in message.items() if key not in ("content", "images")})
     rest = {key: value for key, value in body.items() if key != "messages"}
     return fields.size_of([rest, kept]) + media * fields.MEDIA_TOKENS + 16 * len(messages), media
 
@@ -251,6 +265,7 @@ def _read_message(message: Body, at: str, system: list[Text], turns: list[Turn])
 def _read_assistant(message: Body, at: str) -> Iterator[Part]:
     yield from reasoning_of(message)
     yield from _read_content(message.get("content"), at)
+    yield from images_of(message)
     if refusal := fields.text(message, "refusal", at):
         yield Refusal(refusal)
     for index, call in enumerate(fields.objects(message, "tool_calls", at)):
@@ -287,7 +302,7 @@ def _read_part(part: Body, at: str) -> Part:
         if not isinstance(url, str):
             raise wrong(f"{at}image_url.url", "must be a text")
         detail = given.get("detail") if isinstance(given, dict) else None
-        return _media("image", url, None, detail if isinstance(detail, str) else None, cache)
+        return media_at(url, "image", None, detail if isinstance(detail, str) else None, cache)
     if not isinstance(given, dict):
         raise wrong(f"{at}type", "must be text, image_url, input_audio, file or refusal")
     if kind == "input_audio":
@@ -297,16 +312,8 @@ def _read_part(part: Body, at: str) -> Part:
         if isinstance(given.get("file_id"), str):
             return Media("document", file=given["file_id"], cache=cache)
         name = fields.text(given, "filename", f"{at}file.")
-        return _media("document", fields.needed(given, "file_data", f"{at}file."), name, None, cache)
+        return media_at(fields.needed(given, "file_data", f"{at}file."), "document", name, None, cache)
     raise wrong(f"{at}type", "must be text, image_url, input_audio, file or refusal")
-
-
-def _media(kind: Any, url: str, name: str | None, detail: str | None, cache: Any) -> Media:
-    """`url` may be a data URL."""
-    if not url.startswith("data:"):
-        return Media(kind, url=url, name=name, detail=detail, cache=cache)
-    head, _, data = url[5:].partition(",")
-    return Media(kind, head.split(";")[0] or None, data=data, name=name, detail=detail, cache=cache)
 
 
 def _read_tools(body: Body) -> Iterator[Tool]:
@@ -434,6 +441,19 @@ def write_message(parts: Iterable[Part], named: Callable[[str, str | None], str]
     return message
 
 
+def _answered(parts: Iterable[Part]) -> Body:
+    """The message of an answer: with its pictures, and a note for what has no place in it."""
+    images: list[Body] = []
+    told: list[Part] = []
+    for part in parts:
+        if isinstance(part, Media) and (found := image(part, len(images))) is not None:
+            images.append(found)
+        else:
+            told.append(Text(part.note) if isinstance(part, Media) else part)
+    message = write_message(told)
+    return message | {"images": images} if images else message
+
+
 def _write_tool(tool: Tool) -> Body:
     function = _with({"name": tool.name}, description=tool.description, parameters=tool.parameters, strict=tool.strict)
     return {"type": "function", "function": function}
@@ -469,6 +489,7 @@ def _said_parts(message: Body) -> Iterator[Part]:
     content = message.get("content")
     if isinstance(content, str) and content:
         yield Text(content)
+    yield from images_of(message)
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield Refusal(message["refusal"])
     calls = message.get("tool_calls")

@@ -10,6 +10,7 @@ import orjson
 from ...dialogue import (
     Began,
     Delta,
+    MediaDelta,
     RefusalDelta,
     Stop,
     Stopped,
@@ -24,7 +25,7 @@ from ...errors import ProviderFailed
 from ...models import Usage
 from ..base import Body, Reader
 from .errors import error_of
-from .words import FINISH, STOPS, detail_of, reasoning_of, tool_id, usage_as_openai, usage_of
+from .words import FINISH, STOPS, detail_of, image, images_of, reasoning_of, tool_id, usage_as_openai, usage_of
 
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 _TEXT, _REFUSAL, _THOUGHT = "text", "refusal", "thought"
@@ -91,6 +92,10 @@ class ChatReader:
             block = self._block(choice, _THOUGHT)
             told = thought.text, thought.signature, thought.redacted, thought.origin, thought.id
             out.append(ThinkingDelta(block, *told, choice=choice))
+        if "images" in delta:
+            for media in images_of(delta):
+                # Each is a block of its own.
+                out.append(MediaDelta(self._block(choice, f"image {len(self._blocks)}"), media, choice))
         refusal = delta.get("refusal")
         if isinstance(refusal, str) and refusal:
             out.append(RefusalDelta(self._block(choice, _REFUSAL), refusal, choice))
@@ -154,6 +159,7 @@ class ChatWriter:
         self._head: Body = {}
         self._tools: dict[tuple[int, int], int] = {}
         self._thoughts: dict[tuple[int, int], str] = {}
+        self._images: dict[int, int] = {}
 
     def feed(self, deltas: Iterable[Delta]) -> list[Body]:
         return [event for delta in deltas if (event := self._event(delta)) is not None]
@@ -171,6 +177,8 @@ class ChatWriter:
             return self._tool(delta.choice, {"index": index, "function": {"arguments": delta.arguments}})
         if isinstance(delta, ThinkingDelta):
             return self._chunk(delta.choice, self._thought(delta))
+        if isinstance(delta, MediaDelta):
+            return self._chunk(delta.choice, self._shown(delta))
         if isinstance(delta, RefusalDelta):
             return self._chunk(delta.choice, {"refusal": delta.text})
         if isinstance(delta, ToolBegan):
@@ -202,6 +210,14 @@ class ChatWriter:
         said = [{"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish}]
         chunk = self._begun() | {"choices": said}
         return chunk | {"usage": None} if self._include_usage else chunk
+
+    def _shown(self, delta: MediaDelta) -> Body:
+        index = self._images.get(delta.choice, 0)
+        found = image(delta.media, index)
+        if found is None:
+            return {"content": delta.media.note}
+        self._images[delta.choice] = index + 1
+        return {"images": [found]}
 
     def _thought(self, delta: ThinkingDelta) -> Body:
         """A signed thought has to come back whole: its detail carries all of its text, however that was streamed."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ...dialogue import Stop, Thinking
+from ...dialogue import Media, Stop, Thinking
 from ...models import Usage
 from .. import fields
 
@@ -30,6 +30,32 @@ def tool_id(id: str, signature: str | None) -> str:
     from ..gemini.ids import pack_id
 
     return pack_id(id, signature) if signature else id
+
+
+def images_of(message: Mapping[str, Any]) -> Iterator[Media]:
+    """Pictures of an assistant's message or of a piece of one, as OpenRouter and LiteLLM put them there."""
+    given = message.get("images")
+    for image in given if isinstance(given, list) else ():
+        place = image.get("image_url") if isinstance(image, dict) else None
+        url = place.get("url") if isinstance(place, dict) else None
+        if isinstance(url, str) and url:
+            yield media_at(url, "image")
+
+
+def image(media: Media, index: int) -> dict[str, Any] | None:
+    """A picture as it stands in an answer; None for what is none."""
+    if media.kind != "image" or not (media.data or media.url):
+        return None
+    url = media.url if media.data is None else f"data:{media.type or 'image/png'};base64,{media.data}"
+    return {"type": "image_url", "index": index, "image_url": {"url": url}}
+
+
+def media_at(url: str, kind: Any, name: str | None = None, detail: str | None = None, cache: Any = None) -> Media:
+    """`url` may be a data URL."""
+    if not url.startswith("data:"):
+        return Media(kind, url=url, name=name, detail=detail, cache=cache)
+    head, _, data = url[5:].partition(",")
+    return Media(kind, head.split(";")[0] or None, data=data, name=name, detail=detail, cache=cache)
 
 
 def reasoning_of(message: Mapping[str, Any]) -> Iterator[Thinking]:

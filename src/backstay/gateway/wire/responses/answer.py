@@ -6,7 +6,7 @@ from time import time
 from typing import Any
 
 from ....kernel.ids import new_id
-from ...dialogue import Part, Refusal, Request, Said, Stop, Text, Thinking, ToolCall
+from ...dialogue import Media, Part, Refusal, Request, Said, Stop, Text, Thinking, ToolCall
 from ...errors import ProviderFailed
 from ...models import Usage
 from ..base import Body
@@ -45,6 +45,9 @@ def parts_of(item: Any) -> Iterator[Part]:
         text, encrypted = _thoughts(item), text_of(item, "encrypted_content") or None
         if text or encrypted:
             yield Thinking(text, encrypted, origin=seals.ORIGIN, id=text_of(item, "id") or None)
+    elif kind == "image_generation_call":
+        if data := text_of(item, "result"):
+            yield Media("image", f"image/{text_of(item, 'output_format') or 'png'}", data=data)
     elif isinstance(kind, str) and kind in CALLS:
         yield ToolCall(text_of(item, "call_id"), text_of(item, "name"), text_of(item, CALLS[kind]))
 

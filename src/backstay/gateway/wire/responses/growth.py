@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from ...dialogue import Thinking, ThinkingDelta
+from ...dialogue import Media, Thinking, ThinkingDelta
 from ..base import Body
 from . import seal as seals
 
@@ -154,6 +154,17 @@ class Call:
             "call_id": self._call,
             "name": self._name,
         }
+
+
+def picture(id: str, index: int, media: Media) -> Iterator[Body]:
+    """A picture, as the item of a call that made it."""
+    at = {"item_id": id, "output_index": index}
+    item: Body = {"id": id, "type": "image_generation_call", "status": "in_progress", "result": None}
+    yield _added(item, index)
+    for step in ("in_progress", "generating", "completed"):
+        yield {"type": f"response.image_generation_call.{step}", **at}
+    form = (media.type or "image/png").partition("/")[2]
+    yield _done(item | {"status": DONE, "result": media.data, "output_format": form}, index)
 
 
 def opaque(id: str, index: int, encrypted: str) -> Iterator[Body]:

@@ -41,6 +41,10 @@ class Conversation:
             self._call(item, path)
         elif kind == "function_call_output":
             self._result(item, path)
+        elif kind == "image_generation_call":
+            if data := read.optional_text(item.get("result"), f"{path}.result"):
+                form = read.optional_text(item.get("output_format"), f"{path}.output_format") or "png"
+                self._said([Media("image", f"image/{form}", data=data)])
         elif kind == "item_reference":
             raise read.untranslatable(path, "it refers to an item that is kept elsewhere: send the item itself")
         else:

@@ -8,6 +8,8 @@ import orjson
 from ...dialogue import (
     Began,
     Delta,
+    Media,
+    MediaDelta,
     RefusalDelta,
     Stopped,
     Text,
@@ -186,6 +188,8 @@ class ResponsesReader:
                 self._silent.discard(index)
             elif isinstance(part, Thinking):
                 deltas += self._thinking(part, index, known)
+            elif isinstance(part, Media) and not known:
+                deltas.append(MediaDelta(self._block(index, _WHOLE), part))
         return deltas
 
     def _thinking(self, part: Thinking, index: int, known: bool) -> Sequence[Delta]:

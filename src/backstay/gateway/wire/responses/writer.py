@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from ...dialogue import (
     Began,
     Delta,
+    Media,
+    MediaDelta,
     Part,
     Refusal,
     RefusalDelta,
@@ -24,7 +26,7 @@ from ...models import Usage
 from ..base import Body
 from . import seal as seals
 from .answer import Head
-from .growth import CUT, DONE, Call, Message, Thought, opaque
+from .growth import CUT, DONE, Call, Message, Thought, opaque, picture
 
 _CUT = (Stop.LENGTH, Stop.REFUSAL)
 
@@ -85,6 +87,8 @@ class ResponsesWriter:
             yield from self._think(delta)
         elif isinstance(delta, ToolBegan):
             yield from self._call(delta)
+        elif isinstance(delta, MediaDelta):
+            yield from self._show(delta)
         elif isinstance(delta, RefusalDelta):
             yield from self._say(delta.block, "refusal", delta.text)
         elif isinstance(delta, Stopped):
@@ -112,6 +116,13 @@ class ResponsesWriter:
             self._open = thought = Thought(id, index, delta.block)
             yield thought.begin()
         yield from thought.grow(delta)
+
+    def _show(self, delta: MediaDelta) -> Iterator[Body]:
+        if delta.media.kind != "image" or delta.media.data is None:
+            yield from self._say(delta.block, "output_text", delta.media.note)
+            return
+        yield from self._make_room()
+        yield from picture(*self._place("ig"), delta.media)
 
     def _call(self, delta: ToolBegan) -> Iterator[Body]:
         yield from self._make_room()
@@ -164,6 +175,8 @@ def _deltas(block: int, part: Part) -> Iterator[Delta]:
         yield RefusalDelta(block, part.text)
     elif isinstance(part, Thinking):
         yield ThinkingDelta(block, part.text, part.signature, part.redacted, part.origin, part.id)
+    elif isinstance(part, Media):
+        yield MediaDelta(block, part)
     elif isinstance(part, ToolCall):
         yield ToolBegan(block, part.id, part.name, part.signature)
         yield ToolDelta(block, part.arguments)
