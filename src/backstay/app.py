@@ -19,7 +19,7 @@ from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
 from .gateway.front import GatewayFront
-from .jobs import Jobs
+from .jobs import Jobs, RemoteWorkers
 from .jobs.schedules import Schedules
 from .kernel import idempotency, telemetry
 from .kernel.cache import Cache, Store
@@ -71,6 +71,7 @@ class App:
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
         self.schedules = Schedules(self.db, self.clock, self.jobs, self.audit)
+        self.remote_workers = RemoteWorkers(self.jobs)
         self.gateway = Gateway(
             self.db, self.clock, self.vault, self.audit, self.events, self.settings, cache=self.cache
         )
@@ -190,9 +191,10 @@ class App:
             await asyncio.to_thread(self._embedded.stop)
 
     def drain(self) -> None:
-        """Says "not ready" from now on and lets stream readers go: they resume elsewhere."""
+        """Says "not ready" from now on, lets stream readers go (they resume elsewhere) and remote workers that wait."""
         self.stopping = True
         self.streams.release_readers()
+        self.remote_workers.release_waiting()
 
     async def __aenter__(self) -> Self:
         try:

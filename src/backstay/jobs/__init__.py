@@ -1,6 +1,7 @@
 """Jobs: work that survives the process, enqueued in the caller's transaction.
 
-Owns        job (hot rows), job_done (finished rows by day), blob (payloads over 64 kB), worker (leases), queue
+Owns        job (hot rows), job_done (finished rows by day), blob (payloads over 64 kB), worker (leases), queue,
+            remote_job (what workers in other languages can run)
 States      scheduled → available → running → completed | cancelled | discarded, with retryable after a failure
 Guarantees  A job enqueued in a transaction exists if and only if that transaction commits. It runs at least once:
             a worker that dies or falls silent loses its jobs within two leases, and its late writes change nothing.
@@ -21,6 +22,8 @@ from .models import (
     Retry,
     UnknownJob,
 )
+from .remote import RemoteWorkers
+from .remote_models import JobHandledHere, WorkerLost
 from .runner import Worker
 from .service import Jobs
 from .signals import Cancel, Discard, RetryLater, Signal, Snooze
@@ -32,6 +35,7 @@ __all__ = [
     "JobContext",
     "JobDetail",
     "JobFinished",
+    "JobHandledHere",
     "JobInputInvalid",
     "JobLost",
     "JobNotFound",
@@ -40,10 +44,12 @@ __all__ = [
     "JobView",
     "Jobs",
     "QueueView",
+    "RemoteWorkers",
     "Retry",
     "RetryLater",
     "Signal",
     "Snooze",
     "UnknownJob",
     "Worker",
+    "WorkerLost",
 ]

@@ -235,7 +235,7 @@ class Lane:
         counted: bool = True,
         error: str | None = None,
     ) -> Verdict:
-        return Verdict(claim.fence, state, at or self._clock.now(), counted, error and _clean(error))
+        return Verdict(claim.fence, state, at or self._clock.now(), counted, error and clean(error))
 
 
 _LOST = Verdict(-1, JobState.RUNNING, None, False, None)  # type: ignore[arg-type]  # never written
@@ -255,7 +255,7 @@ def _text(error: BaseException) -> str:
     return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Storable and short, without what looks like a secret."""
     readable = text.replace("\0", "").encode("utf-8", "replace").decode()
     return telemetry.scrub(readable)[:_MAX_ERROR]

@@ -16,6 +16,8 @@ lapses = telemetry.counter(
 lost = telemetry.counter(
     "backstay_job_writes_fenced_total", "Outcomes that were refused because another worker has the job."
 )
+# No job names: tenants make them up.
+remote = telemetry.counter("backstay_remote_job_answers_total", "Answers of remote workers by outcome.", ["outcome"])
 _start = telemetry.histogram(
     "backstay_job_start_seconds", "From the time a job was to run until its handler began.", ["queue"]
 )

@@ -2,9 +2,9 @@
 -- Adds jobs. A waiting job with the same key stands instead: it is brought forward to the earlier time and the higher
 -- priority, and its row stays locked until the caller commits, so that no worker can run it before the caller's
 -- change is there to be read.
-insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload)
+insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, remote)
 select %(tenant_id)s::uuid, r.id, %(queue)s::text, %(name)s::text, %(state)s::text, %(priority)s::smallint,
-       %(run_at)s::timestamptz, %(now)s::timestamptz, r.unique_key, r.payload
+       %(run_at)s::timestamptz, %(now)s::timestamptz, r.unique_key, r.payload, %(remote)s::boolean
 from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, unique_key text, payload jsonb)
 order by r.unique_key, r.id
 on conflict (tenant_id, name, unique_key)
@@ -45,7 +45,7 @@ with me as materialized (
     cross join lateral (
         select c.ctid as place
         from backstay.job c
-        where c.queue = q.name and c.state = 'available' and c.name = any(%(names)s::text[])
+        where c.queue = q.name and c.state = 'available' and not c.remote and c.name = any(%(names)s::text[])
           and (c.unique_key is null or not exists (
               select 1 from backstay.job r
               where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
@@ -61,7 +61,7 @@ with me as materialized (
 ), claimed as (
     update backstay.job j
     set state = 'running', attempt = attempt + 1, worker_id = %(worker)s::uuid, started_at = %(now)s::timestamptz,
-        fence = %(first_fence)s::bigint + r.position
+        fence = %(first_fence)s::bigint + r.position, progress = null, progress_note = null
     from unnest(array(select place from ready)) with ordinality as r(place, position)
     where j.ctid = r.place and j.state = 'available'
     returning j.tenant_id, j.id, j.queue, j.name, j.priority, j.attempt, j.rescues, j.fence, j.run_at, j.unique_key,
@@ -110,9 +110,9 @@ with verdict as materialized (
     returning j.*, h.final, h.error as why
 ), done as (
     insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                                   started_at, finished_at, unique_key, payload, error)
+                                   started_at, finished_at, unique_key, payload, error, remote)
     select tenant_id, id, queue, name, final, priority, attempt, rescues, run_at, created_at,
-           started_at, %(now)s::timestamptz, unique_key, payload, why
+           started_at, %(now)s::timestamptz, unique_key, payload, why, remote
     from gone
 ), back as (
     update backstay.job j
@@ -186,9 +186,9 @@ with orphan as materialized (
     returning j.*, o.final, o.why
 ), done as (
     insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                                   started_at, finished_at, unique_key, payload, error)
+                                   started_at, finished_at, unique_key, payload, error, remote)
     select tenant_id, id, queue, name, final, priority, attempt, rescues, run_at, created_at,
-           started_at, %(now)s::timestamptz, unique_key, payload, why
+           started_at, %(now)s::timestamptz, unique_key, payload, why, remote
     from gone
 ), back as (
     update backstay.job j
@@ -253,8 +253,10 @@ with gone as (
     where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('cancelled', 'discarded')
     returning *
 )
-insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, error)
-select tenant_id, id, queue, name, 'available', priority, %(now)s::timestamptz, created_at, unique_key, payload, error
+insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, error,
+                          remote)
+select tenant_id, id, queue, name, 'available', priority, %(now)s::timestamptz, created_at, unique_key, payload, error,
+       remote
 from gone
 returning queue;
 
@@ -273,9 +275,9 @@ with gone as (
     returning *
 )
 insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                               started_at, finished_at, unique_key, payload, error)
+                               started_at, finished_at, unique_key, payload, error, remote)
 select tenant_id, id, queue, name, 'cancelled', priority, attempt, rescues, run_at, created_at,
-       started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request'
+       started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request', remote
 from gone;
 
 -- name: ask_to_cancel
@@ -298,7 +300,7 @@ select queue, state, count(*) as jobs from backstay.job group by queue, state;
 -- Whether these queues have anything that is running, ready or due.
 select exists (
     select 1 from backstay.job
-    where queue = any(%(queues)s::text[])
+    where queue = any(%(queues)s::text[]) and not remote
       and (state in ('available', 'running') or run_at <= %(now)s::timestamptz)) as waiting;
 
 -- name: set_queue
@@ -325,10 +327,149 @@ delete from backstay.blob where (tenant_id, id) in (
 -- name: ready_queues
 -- Queues that have something ready, by hopping through the index from one to the next.
 with recursive hop as (
-    (select queue from backstay.job where state = 'available' order by queue limit 1)
+    (select queue from backstay.job where state = 'available' and not remote order by queue limit 1)
     union all
-    select (select j.queue from backstay.job j where j.state = 'available' and j.queue > hop.queue
+    select (select j.queue from backstay.job j where j.state = 'available' and not j.remote and j.queue > hop.queue
             order by j.queue limit 1)
     from hop where hop.queue is not null
 )
 select queue from hop where queue is not null;
+
+-- name: register_remote
+-- A worker in another language: the lease is the same as that of our own, the jobs are those of one tenant.
+insert into backstay.worker (id, name, queues, started_at, seen_at, expires_at, served_tenant, names, lease_seconds)
+values (%(id)s::uuid, %(name)s::text, %(queues)s::text[], clock_timestamp(), clock_timestamp(),
+        clock_timestamp() + %(lease)s::float8 * interval '1 second', %(tenant_id)s::uuid, %(names)s::text[],
+        %(lease)s::float8);
+
+-- name: declare_remote
+-- What a worker says of the jobs it can run; the last word stands.
+insert into backstay.remote_job (tenant_id, name, queue, max_attempts, base_seconds, cap_seconds, max_rescues,
+                                 updated_at)
+select %(tenant_id)s::uuid, r.name, r.queue, r.max_attempts, r.base_seconds, r.cap_seconds, r.max_rescues,
+       %(now)s::timestamptz
+from jsonb_to_recordset(%(rows)s::jsonb) as r(name text, queue text, max_attempts integer, base_seconds float8,
+                                              cap_seconds float8, max_rescues integer)
+order by r.name
+on conflict (tenant_id, name) do update set
+    queue = excluded.queue, max_attempts = excluded.max_attempts, base_seconds = excluded.base_seconds,
+    cap_seconds = excluded.cap_seconds, max_rescues = excluded.max_rescues, updated_at = excluded.updated_at;
+
+-- name: declared
+-- What a tenant's workers have said of these jobs.
+select name, queue, max_attempts, base_seconds, cap_seconds, max_rescues from backstay.remote_job
+where tenant_id = %(tenant_id)s::uuid and name = any(%(names)s::text[]);
+
+-- name: remote_workers
+-- The tenant's remote workers whose lease runs, longest standing first.
+select id, name, queues, names as jobs, lease_seconds, started_at, seen_at, expires_at from backstay.worker
+where served_tenant = %(tenant_id)s::uuid and expires_at >= clock_timestamp()
+order by started_at, id limit %(limit)s::bigint;
+
+-- name: remote_beat
+-- Renews a remote worker's lease; no row when it was declared dead or is another tenant's.
+update backstay.worker
+set seen_at = clock_timestamp(), expires_at = clock_timestamp() + lease_seconds * interval '1 second'
+where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid
+returning lease_seconds;
+
+-- name: remote_claims
+-- What a remote worker holds, to tell it what to stop and what it does not know of.
+select id, fence, cancelling from backstay.job
+where state = 'running' and worker_id = %(worker)s::uuid and tenant_id = %(tenant_id)s::uuid order by fence;
+
+-- name: remote_leave
+-- A remote worker that leaves; what it still holds is then rescued.
+delete from backstay.worker where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid;
+
+-- name: remote_claim
+-- Claims for a remote worker: remote jobs of its tenant only, of the names and queues it registered. As in `turn`, it
+-- gets nothing once its row is gone, from a paused queue, over a queue's limit, or while a job with the same key runs.
+-- This commit waits for the disk, for the count that the fences are made of lies in the database.
+with me as materialized (
+    select id, queues, names from backstay.worker
+    where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid for key share
+), ready as materialized (
+    select j.id, row_number() over (order by j.priority desc, j.id) as position
+    from me
+    cross join unnest(me.queues) as q(name)
+    left join backstay.queue p on p.name = q.name
+    cross join lateral (
+        select n.id, n.priority
+        from unnest(me.names) as w(name)
+        cross join lateral (
+            select c.id, c.priority
+            from backstay.job c
+            where c.tenant_id = %(tenant_id)s::uuid and c.queue = q.name and c.name = w.name
+              and c.state = 'available' and c.remote
+              and (c.unique_key is null or not exists (
+                  select 1 from backstay.job r
+                  where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
+                    and r.state = 'running'))
+            order by c.priority desc, c.id
+            limit %(room)s::bigint
+            for update skip locked
+        ) n
+        order by n.priority desc, n.id
+        limit case when p.max_running is null then %(room)s::bigint
+                   else greatest(0, least(%(room)s::bigint, p.max_running - (
+                       select count(*) from backstay.job r where r.queue = q.name and r.state = 'running'))) end
+    ) j
+    where p.paused is not true
+    order by j.priority desc, j.id
+    limit %(room)s::bigint
+), counted as (
+    update backstay.worker w set claims = w.claims + (select count(*) from ready)
+    where w.id in (select id from me) and exists (select 1 from ready)
+    returning (w.fence << 32) + w.claims - (select count(*) from ready) as before
+), claimed as (
+    update backstay.job j
+    set state = 'running', attempt = attempt + 1, worker_id = %(worker)s::uuid, started_at = %(now)s::timestamptz,
+        fence = c.before + r.position, progress = null, progress_note = null
+    from ready r cross join counted c
+    where j.tenant_id = %(tenant_id)s::uuid and j.id = r.id and j.state = 'available'
+    returning j.tenant_id, j.id, j.queue, j.name, j.priority, j.attempt, j.rescues, j.fence, j.run_at, j.unique_key,
+              j.payload::text as payload
+)
+select (select count(*) from me) as alive, c.*
+from (values (1)) as one(row) left join claimed c on true
+order by c.priority desc, c.id;
+
+-- name: remote_hold
+-- Locks a job that is still this claim of this worker; no row when it is not. What follows stays on the indexes, as in
+-- a transaction of our own loops.
+select name, attempt, cancelling, set_config('enable_seqscan', 'off', true) as steered from backstay.job
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint
+  and worker_id = %(worker)s::uuid and state = 'running'
+for no key update;
+
+-- name: remote_complete
+-- Moves a completed job away, if it is still this claim of this worker. Returns its queue and key.
+with gone as (
+    delete from backstay.job
+    where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint
+      and worker_id = %(worker)s::uuid and state = 'running'
+    returning *
+), done as (
+    insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
+                                   started_at, finished_at, unique_key, payload, remote)
+    select tenant_id, id, queue, name, 'completed', priority, attempt, rescues, run_at, created_at,
+           started_at, %(now)s::timestamptz, unique_key, payload, remote
+    from gone
+)
+select queue, unique_key from gone;
+
+-- name: remote_input
+-- The input of a job that this worker holds.
+select coalesce(j.payload, b.body)::text as input
+from backstay.job j left join backstay.blob b on b.tenant_id = j.tenant_id and b.id = j.id
+where j.tenant_id = %(tenant_id)s::uuid and j.id = %(id)s::uuid and j.worker_id = %(worker)s::uuid
+  and j.fence = %(fence)s::bigint and j.state = 'running';
+
+-- name: remote_lock_limits
+-- As lock_limited_queues, for the queues of a remote worker.
+select name from backstay.queue
+where max_running is not null and name in (
+    select unnest(queues) from backstay.worker
+    where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid)
+order by name for update;

@@ -16,7 +16,7 @@ from ..kernel.errors import ConfigurationError, FieldError
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
-from . import metrics, store
+from . import metrics, remote_store, store
 from .handlers import Handler, Job, JobContext, input_of
 from .models import (
     JobDetail,
@@ -30,6 +30,7 @@ from .models import (
     Retry,
     UnknownJob,
 )
+from .remote_models import AnyInput
 from .runner import Worker
 from .upkeep import CANCEL, DUE, KEEP_DAYS, READY
 
@@ -152,11 +153,13 @@ class Jobs:
         at: datetime | None = None,
         priority: int = 0,
         queue: str | None = None,
+        remote: bool = False,
         tx: Tx | None = None,
     ) -> list[UUID]:
         """Adds many jobs of one name in one statement; each has its own key or None. Returns their ids in order.
 
-        Two inputs with the same key are one job, with the first one's input. See `enqueue`.
+        Two inputs with the same key are one job, with the first one's input. See `enqueue`. A `remote` job is
+        left to remote workers.
         """
         if not inputs:
             return []
@@ -179,6 +182,7 @@ class Jobs:
                 run_at=run_at,
                 now=now,
                 rows=_array(rows.values()),
+                remote=remote,
             )
             by_key = {key: id for id, key in standing if key is not None}
             if blobs:
@@ -203,9 +207,11 @@ class Jobs:
         """As `enqueue`, for input that comes from outside: it is checked against the job's model first.
 
         Raises:
-            UnknownJob: no handler of that name is registered here.
+            UnknownJob: no handler of that name is registered here, and no remote worker of the tenant named it.
             JobInputInvalid: the input does not fit the model.
         """
+        if name not in self._handlers:
+            return await self._enqueue_remote(name, input, by, key=key, at=at, priority=priority, queue=queue, tx=tx)
         model = self.check_input(name, input)
         if at is not None and at.tzinfo is None:
             raise JobInputInvalid("`at` has no time zone; write it like 2026-01-31T12:00:00Z")
@@ -324,6 +330,22 @@ class Jobs:
             lease=lease or timedelta(seconds=self.settings.lease_seconds),
             grace=grace,
         )
+
+    async def _enqueue_remote(
+        self, name: str, input: Mapping[str, Any], by: Principal, *, queue: str | None, tx: Tx | None, **when: Any
+    ) -> JobDetail:
+        """For the tenant's workers in other languages, which must have registered the name."""
+        async with self.db.join(tx, by.tenant) as tx:
+            known = await remote_store.declared(tx, by.tenant, [name])
+            if name not in known:
+                here = ", ".join(sorted(self._handlers)) or "none"
+                raise UnknownJob(
+                    f"no job is called {name!r}; registered here: {here}; and no remote worker has registered it"
+                )
+            entry = [(when.pop("key"), AnyInput(dict(input)))]
+            to = queue or known[name].queue
+            ids = await self.enqueue_many(name, entry, tenant=by.tenant, queue=to, remote=True, tx=tx, **when)
+            return await self.get(by, ids[0], tx=tx)
 
     async def list(
         self,

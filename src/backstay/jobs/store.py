@@ -27,6 +27,7 @@ async def enqueue(
     run_at: datetime,
     now: datetime,
     rows: bytes,
+    remote: bool = False,
 ) -> list[tuple[UUID, str | None]]:
     """`rows` is a JSON array of {id, unique_key, payload}. Returns the id and key of each new or standing job."""
     found = await _queries.enqueue.rows(
@@ -39,6 +40,7 @@ async def enqueue(
         run_at=run_at,
         now=now,
         rows=rows.decode(),
+        remote=remote,
     )
     return [(row[0], row[1]) for row in found]
 

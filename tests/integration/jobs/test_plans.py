@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from backstay.jobs import Jobs, store
+from backstay.jobs import Jobs, remote_store, store
 from backstay.jobs.models import Turn
 from backstay.kernel import sql
 from backstay.kernel.db import Database, Tx
@@ -31,6 +31,21 @@ PARAMS: dict[str, dict[str, Any]] = {
     "claims": {"worker": UUID(int=1)},
     "rescue": {"now": "2026-01-01T00:00:00Z"},
     "ready_queues": {},
+    "remote_claim": {
+        "tenant_id": UUID(int=2),
+        "worker": UUID(int=1),
+        "room": 10,
+        "now": "2026-01-01T00:00:00Z",
+    },
+    "remote_claims": {"tenant_id": UUID(int=2), "worker": UUID(int=1)},
+    "remote_hold": {"tenant_id": UUID(int=2), "worker": UUID(int=1), "id": UUID(int=3), "fence": 1},
+    "remote_complete": {
+        "tenant_id": UUID(int=2),
+        "worker": UUID(int=1),
+        "id": UUID(int=3),
+        "fence": 1,
+        "now": "2026-01-01T00:00:00Z",
+    },
 }
 
 
@@ -84,6 +99,10 @@ async def test_hot_queries_use_the_partial_indexes(
         "ready_queues": {"job_ready"},
         "claims": {"job_running"},
         "rescue": {"job_running"},
+        "remote_claim": {"job_remote_ready"},
+        "remote_claims": {"job_running", "job_pkey"},
+        "remote_hold": {"job_running", "job_pkey"},
+        "remote_complete": {"job_running", "job_pkey"},
     }
     with psycopg.connect(database_url, autocommit=True) as connection:
         for statistics in ("none", "analyzed"):
@@ -122,6 +141,43 @@ async def test_a_claim_from_many_waiting_jobs_takes_milliseconds(jobs: Jobs, ten
         touched = await reads(tx.connection) - before
     assert len(turn.claimed) == 10
     assert touched < 1_000, f"claiming 10 of {ROWS} jobs read {touched} rows"
+
+
+async def test_remote_jobs_that_nobody_works_on_cost_no_other_claim_anything(
+    jobs: Jobs, tenant: UUID, other_tenant: UUID, db: Database
+) -> None:
+    """Neither our own workers read them, nor remote ones of another tenant or for another name."""
+    for _ in range(ROWS // 5_000):
+        await jobs.enqueue_many("stuck", [(None, Note())] * 5_000, tenant=tenant, remote=True)
+    ours = await jobs.enqueue("note", Note(), tenant=tenant)
+    [theirs] = await jobs.enqueue_many("resize", [(None, Note())], tenant=tenant, remote=True)
+    [others] = await jobs.enqueue_many("stuck", [(None, Note())], tenant=other_tenant, remote=True)
+    plain, remote, other = UUID(int=5), UUID(int=6), UUID(int=7)
+    async with db.system_tx() as tx:
+        await store.add_worker(tx, plain, "plan", ["default"], 60)
+        for worker, owner, name in ((remote, tenant, "resize"), (other, other_tenant, "stuck")):
+            await remote_store.register(
+                tx, tenant=owner, id=worker, name="plan", queues=["default"], names=[name], lease=60
+            )
+    async with db.system_tx(indexed=True) as tx:
+        before = await reads(tx.connection)
+        turn = await store.turn(
+            tx,
+            worker=plain,
+            first_fence=0,
+            fences=[],
+            queues=["default"],
+            names=["note", "stuck"],
+            room=10,
+            now=jobs.clock.now(),
+        )
+        assert [claim.id for claim in turn.claimed] == [ours]
+        for worker, owner, id in ((remote, tenant, theirs), (other, other_tenant, others)):
+            claimed = await remote_store.claim(tx, owner, worker, 10, jobs.clock.now())
+            assert claimed is not None
+            assert [claim.id for claim in claimed] == [id]
+        touched = await reads(tx.connection) - before
+    assert touched < 200, f"claiming 3 jobs beside {ROWS} read {touched} rows"
 
 
 async def test_a_worker_keeps_its_claims_on_the_indexes(

@@ -19,7 +19,7 @@ TABLES = tables_of.tables_in_the_migrations()
 GLOBAL = {
     "migration": "the schema's version, one row for the whole database",
     "tenant": "the list of tenants itself; login reads it before a tenant is known",
-    "worker": "a worker process serves every tenant",
+    "worker": "a worker process serves every tenant; only our own role sees the rows of remote ones, which serve one",
     "queue": "pause and limit of a queue, which every tenant's jobs share",
     "gateway_process": "a gateway process serves every tenant",
     "space": "tenants with equal definitions share an embedding space; a tenant sees those its collections use",

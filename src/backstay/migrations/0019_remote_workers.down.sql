@@ -1,0 +1,12 @@
+drop table backstay.remote_job;
+alter table backstay.worker drop column claims;
+alter table backstay.worker drop column lease_seconds;
+alter table backstay.worker drop column names;
+alter table backstay.worker drop column served_tenant;
+drop index backstay.job_remote_ready;
+drop index backstay.job_ready;
+create index job_ready on backstay.job (queue, priority desc, id) where state = 'available';
+alter table backstay.job drop column progress_note;
+alter table backstay.job drop column progress;
+alter table backstay.job_done drop column remote;
+alter table backstay.job drop column remote;
