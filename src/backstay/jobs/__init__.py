@@ -8,6 +8,7 @@ Guarantees  A job enqueued in a transaction exists if and only if that transacti
             With a key, at most one job waits and at most one runs.
 """
 
+from .bulk_models import BulkCancel, BulkResult, BulkRetry
 from .handlers import Job, JobContext
 from .models import (
     JobDetail,
@@ -29,6 +30,9 @@ from .service import Jobs
 from .signals import Cancel, Discard, RetryLater, Signal, Snooze
 
 __all__ = [
+    "BulkCancel",
+    "BulkResult",
+    "BulkRetry",
     "Cancel",
     "Discard",
     "Job",

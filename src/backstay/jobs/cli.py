@@ -1,20 +1,24 @@
 """`backstay jobs`: look at jobs, retry and cancel them, pause and limit queues."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import orjson
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 
 from ..audit import Audit
 from ..auth import Auth
 from ..kernel.cli import Base, Command, Json, local, out, print_json
 from ..kernel.principal import Principal
+from .bulk_models import MAX_AT_ONCE, BulkCancel, BulkResult, BulkRetry
 from .models import JobState
 from .service import Jobs
 
+B = TypeVar("B", BulkRetry, BulkCancel)
 commands = typer.Typer(help="Jobs: look, retry, cancel.", no_args_is_help=True)
 
 Id = Annotated[UUID, typer.Argument(help="The job's id.")]
@@ -114,3 +118,75 @@ def limit(
     """Limit how many jobs of QUEUE run at once, over all workers."""
     _with_jobs(lambda jobs, _: jobs.limit(queue, running))
     out.print(f"{queue}: " + ("no limit" if running is None else f"at most {running} at once"))
+
+
+Name = Annotated[str | None, typer.Option(help="Only jobs of this name.")]
+Where = Annotated[str | None, typer.Option(help="Only this queue.")]
+Error = Annotated[str | None, typer.Option(help="Only jobs whose error has this text in it.")]
+Since = Annotated[datetime | None, typer.Option(help="Finished since then; a waiting job: created. In UTC.")]
+Until = Annotated[datetime | None, typer.Option(help="Finished before then; a waiting job: created. In UTC.")]
+Limit = Annotated[int, typer.Option(min=1, max=MAX_AT_ONCE, help="Stop after so many.")]
+
+
+@commands.command("retry-all")
+def retry_all(
+    state: Annotated[list[JobState] | None, typer.Option(help="discarded (the default), cancelled, retryable.")] = None,
+    queue: Where = None,
+    name: Name = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 10_000,
+    json: Json = False,
+) -> None:
+    """Run all the jobs again that fit; the dead ones unless --state says otherwise."""
+    chosen = _chosen(BulkRetry, state, queue, name, error, since, until, limit)
+    _tell(_with_jobs(lambda jobs, by: jobs.retry_many(by, chosen)), "wait again", json)
+
+
+@commands.command("cancel-all")
+def cancel_all(
+    state: Annotated[
+        list[JobState] | None, typer.Option(help="scheduled, available, retryable (the default), running.")
+    ] = None,
+    queue: Where = None,
+    name: Name = None,
+    error: Error = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 10_000,
+    json: Json = False,
+) -> None:
+    """Cancel all the jobs that fit; the waiting ones unless --state says otherwise."""
+    chosen = _chosen(BulkCancel, state, queue, name, error, since, until, limit)
+    _tell(_with_jobs(lambda jobs, by: jobs.cancel_many(by, chosen)), "cancelled", json)
+
+
+def _chosen(
+    kind: type[B],
+    states: list[JobState] | None,
+    queue: str | None,
+    name: str | None,
+    error: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+) -> B:
+    given = {"states": states, "queue": queue, "name": name, "error": error, "limit": limit}
+    times = {"since": since and since.replace(tzinfo=UTC), "until": until and until.replace(tzinfo=UTC)}
+    try:
+        return kind.model_validate({field: value for field, value in (given | times).items() if value})
+    except ValidationError as wrong:
+        first = wrong.errors()[0]
+        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from None
+
+
+def _tell(result: BulkResult, what: str, json: bool) -> None:
+    if json:
+        print_json(result)
+        return
+    told = [f"{result.changed} {what}"]
+    told += [f"{result.asked} will be stopped"] if result.asked else []
+    told += [f"{result.skipped} left: a newer job with the same key waits"] if result.skipped else []
+    told += [] if result.complete else ["the limit was reached: run it again for the rest"]
+    out.print("; ".join(told))

@@ -7,6 +7,7 @@ from fastapi import Query
 
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
+from .bulk_models import BulkCancel, BulkResult, BulkRetry
 from .models import (
     JobDetail,
     JobFinished,
@@ -77,3 +78,15 @@ async def cancel(id: UUID, by: Caller, tx: Tx, jobs: Service) -> JobDetail:
 async def queues(by: Caller, jobs: Service) -> list[QueueView]:
     """The tenant's unfinished jobs by queue."""
     return await jobs.queues(by)
+
+
+@router.post("/jobs/retry", permission="jobs:write")
+async def retry_many(body: BulkRetry, by: Caller, jobs: Service) -> BulkResult:
+    """Run all the jobs again that fit: the dead ones unless `states` says otherwise. Answers with their number."""
+    return await jobs.retry_many(by, body)
+
+
+@router.post("/jobs/cancel", permission="jobs:write")
+async def cancel_many(body: BulkCancel, by: Caller, jobs: Service) -> BulkResult:
+    """Cancel all the jobs that fit: the waiting ones unless `states` says otherwise. Answers with their number."""
+    return await jobs.cancel_many(by, body)

@@ -16,7 +16,8 @@ from ..kernel.errors import ConfigurationError, FieldError
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
-from . import metrics, remote_store, store
+from . import bulk, metrics, remote_store, store
+from .bulk_models import BulkCancel, BulkResult, BulkRetry
 from .handlers import Handler, Job, JobContext, input_of
 from .models import (
     JobDetail,
@@ -346,6 +347,15 @@ class Jobs:
             to = queue or known[name].queue
             ids = await self.enqueue_many(name, entry, tenant=by.tenant, queue=to, remote=True, tx=tx, **when)
             return await self.get(by, ids[0], tx=tx)
+
+    async def retry_many(self, by: Principal, which: BulkRetry) -> BulkResult:
+        """Runs all the jobs again that `which` describes; dead ones unless it says otherwise. Each batch commits on its
+        own, and two calls at once revive each job once."""
+        return await bulk.retry_many(self.db, self.clock, by, which)
+
+    async def cancel_many(self, by: Principal, which: BulkCancel) -> BulkResult:
+        """Cancels all the jobs that `which` describes; waiting ones unless it says otherwise. See `retry_many`."""
+        return await bulk.cancel_many(self.db, self.clock, by, which)
 
     async def list(
         self,
