@@ -9,8 +9,10 @@ import orjson
 
 from ...dialogue import Media, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from ..base import Body
+from ..fields import wrong
 from ..gemini.ids import pack_id, unpack_id
-from .fields import flag, items, json_text, mapping, maybe_mapping, maybe_string, string, too_deep, wrong
+from ..values import flag, items, mapping, maybe_string, string
+from .fields import json_text, maybe_mapping, too_deep
 from .media import read_document, read_image, write_media
 from .thoughts import KINDS, ORIGIN, read_thought, show_thought, write_thought
 

@@ -4,50 +4,16 @@ from typing import Any
 
 import orjson
 
-from ....kernel.errors import BadRequest, FieldError
 from ..base import Body
+from ..fields import wrong
+from ..values import mapping
 
 # JSON that is nested deeper than this cannot be written again inside a body.
 MAX_DEPTH = 200
 
 
-def wrong(field: str, message: str) -> BadRequest:
-    return BadRequest(f"`{field}` is wrong", errors=[FieldError(field, message)])
-
-
-def string(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise wrong(field, "must be a text")
-    return value
-
-
-def maybe_string(value: Any, field: str) -> str | None:
-    return None if value is None else string(value, field)
-
-
-def mapping(value: Any, field: str) -> Body:
-    if not isinstance(value, dict):
-        raise wrong(field, "must be an object")
-    return value
-
-
 def maybe_mapping(value: Any, field: str) -> Body | None:
     return None if value is None else mapping(value, field)
-
-
-def items(value: Any, field: str) -> list[Any]:
-    """The list in `value`; an absent one is empty."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise wrong(field, "must be a list")
-    return value
-
-
-def flag(value: Any, field: str) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise wrong(field, "must be true or false")
-    return value
 
 
 def whole(value: Any, field: str, least: int, most: int) -> int | None:

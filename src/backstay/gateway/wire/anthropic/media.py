@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from ...dialogue import Media, Text
 from ..base import Body
-from .fields import mapping, maybe_mapping, maybe_string, string, wrong
+from ..fields import wrong
+from ..values import mapping, maybe_string, string
+from .fields import maybe_mapping
 
 _PICTURES = {"image/jpg": "image/jpeg"}
 _PLAIN = ("application/json", "application/xml", "application/x-yaml")

@@ -5,8 +5,10 @@ from typing import Any
 
 from ...dialogue import Ask, Output, Part, Text, Tool, ToolChoice, Turn
 from ..base import Body, Quirks
+from ..fields import wrong
+from ..values import flag, items, mapping, maybe_string, string
 from .blocks import read_content, read_texts, write_parts
-from .fields import flag, items, mapping, maybe_mapping, maybe_string, number, string, whole, wrong
+from .fields import maybe_mapping, number, whole
 from .schema import strict
 from .thinking import read_reasoning, write_reasoning
 from .thoughts import KINDS

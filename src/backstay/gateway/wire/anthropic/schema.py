@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from ..base import Body
-from .fields import too_deep, wrong
+from ..fields import wrong
+from .fields import too_deep
 
 _KEPT = frozenset({"type", "enum", "const", "title", "description", "default", "required", "$ref", "pattern"})
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})

@@ -9,7 +9,9 @@ When only one of effort and budget is known, this table gives the other (tokens)
 
 from ...dialogue import Ask, Reasoning
 from ..base import Body
-from .fields import maybe_mapping, maybe_string, whole, wrong
+from ..fields import wrong
+from ..values import maybe_string
+from .fields import maybe_mapping, whole
 from .models import Abilities, abilities
 from .thoughts import KINDS
 

@@ -10,7 +10,7 @@ import orjson
 
 from ...dialogue import Thinking
 from ..base import Body
-from .fields import maybe_string, string
+from ..values import maybe_string, string
 
 ORIGIN = "anthropic"
 KINDS = ("thinking", "redacted_thinking")

@@ -10,9 +10,11 @@ from ...dialogue import SEARCHES, Ask, Refusal, Request, Said, Stop, ToolCall
 from ...errors import ProviderFailed
 from ...models import Usage
 from ..base import Body, Quirks, Reader, Wire, Writer
+from ..fields import wrong
+from ..values import flag, items, mapping, maybe_string, string
 from . import request as requests
 from .blocks import read_answer_block, show_part
-from .fields import flag, items, json_text, mapping, maybe_mapping, maybe_string, string, whole, wrong
+from .fields import json_text, maybe_mapping, whole
 from .reader import MessageReader, error_of, error_type_of, refusal_of
 from .request import MAX_TOKENS
 from .size import estimate, input_bound, media_count

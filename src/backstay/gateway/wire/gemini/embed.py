@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 from ...dialogue import EmbedAsk, Request, Vectors
 from ...errors import ProviderFailed
 from ..base import Body
+from ..fields import wrong
 from .answer import usage_metadata, usage_of
-from .fields import Fields, wrong
+from .fields import Fields
 from .read import model_of, size_of
 
 _MAX_DIMENSIONS = 65_536

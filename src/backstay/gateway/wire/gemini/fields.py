@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ....kernel.errors import BadRequest, FieldError
+from ....kernel.errors import BadRequest
+from ..fields import wrong
 
 _UPPER = re.compile(r"([A-Z])")
 
@@ -104,10 +105,6 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise self.wrong(name, f"must be a whole number from {least} to {most}")
         return value
-
-
-def wrong(field: str, message: str) -> BadRequest:
-    return BadRequest(f"`{field}` is wrong", errors=[FieldError(field, message)])
 
 
 @cache

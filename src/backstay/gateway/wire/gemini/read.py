@@ -22,8 +22,9 @@ from ...dialogue import (
     ToolResult,
     Turn,
 )
+from ..fields import wrong
 from . import schema as schemas
-from .fields import Fields, wrong
+from .fields import Fields
 from .ids import make_id, unseal
 
 _MAX_NAME = 512

@@ -6,7 +6,7 @@ into JSON schema; JSON schema is written.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .fields import wrong
+from ..fields import wrong
 
 _MOST_LEVELS = 64
 _ONE = (

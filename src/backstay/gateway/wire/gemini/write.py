@@ -12,8 +12,8 @@ import orjson
 
 from ...dialogue import Ask, Media, Output, Part, Reasoning, Refusal, Text, Thinking, ToolCall, ToolChoice, ToolResult
 from ..base import Body
+from ..fields import wrong
 from . import schema as schemas
-from .fields import wrong
 from .ids import unpack_id
 
 # What Google tells those to send whose history holds function calls that no Gemini model of today has signed.

@@ -3,12 +3,9 @@
 from typing import Any
 
 from ....kernel.errors import BadRequest, FieldError
+from ..fields import wrong
 
 _NATIVE = "only OpenAI's Responses API itself understands it, and the model asked for is served in another format"
-
-
-def wrong(path: str, message: str) -> BadRequest:
-    return BadRequest(f"`{path}` is wrong", errors=[FieldError(path, message)])
 
 
 def untranslatable(path: str, mend: str) -> BadRequest:
@@ -16,25 +13,9 @@ def untranslatable(path: str, mend: str) -> BadRequest:
     return BadRequest(f"`{path}` cannot be translated", errors=[FieldError(path, f"{_NATIVE}; {mend}")])
 
 
-def text(value: Any, path: str) -> str:
-    if not isinstance(value, str):
-        raise wrong(path, "must be a text")
-    return value
-
-
 def name(value: Any, path: str) -> str:
     if not isinstance(value, str) or not value:
         raise wrong(path, "must be a text that is not empty")
-    return value
-
-
-def optional_text(value: Any, path: str) -> str | None:
-    return None if value is None else text(value, path)
-
-
-def flag(value: Any, path: str) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise wrong(path, "must be true or false")
     return value
 
 
@@ -54,26 +35,10 @@ def number(value: Any, path: str) -> float | None:
     return value
 
 
-def items(value: Any, path: str) -> list[Any]:
-    """The list; none counts as empty."""
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise wrong(path, "must be a list")
-    return value
-
-
 def fields(value: Any, path: str) -> dict[str, Any]:
     """The object; none counts as empty."""
     if value is None:
         return {}
-    if not isinstance(value, dict):
-        raise wrong(path, "must be an object")
-    return value
-
-
-def one(value: Any, path: str) -> dict[str, Any]:
-    """The object, which must be there."""
     if not isinstance(value, dict):
         raise wrong(path, "must be an object")
     return value

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from ...dialogue import Media, Part, Refusal, Text, Thinking, ToolCall, ToolResult, Turn
+from .. import values
 from ..base import Body
+from ..fields import wrong
 from . import fields as read
 from . import parts as content
 from . import seal as seals
@@ -29,7 +31,7 @@ class Conversation:
 
     def take(self, item: Any, path: str) -> None:
         """Raises BadRequest for an item that is wrong, or that other formats have no words for."""
-        item = read.one(item, path)
+        item = values.mapping(item, path)
         kind = item.get("type")
         if kind is None:
             kind = "message" if "role" in item else "item_reference"
@@ -42,13 +44,13 @@ class Conversation:
         elif kind == "function_call_output":
             self._result(item, path)
         elif kind == "image_generation_call":
-            if data := read.optional_text(item.get("result"), f"{path}.result"):
-                form = read.optional_text(item.get("output_format"), f"{path}.output_format") or "png"
+            if data := values.maybe_string(item.get("result"), f"{path}.result"):
+                form = values.maybe_string(item.get("output_format"), f"{path}.output_format") or "png"
                 self._said([Media("image", f"image/{form}", data=data)])
         elif kind == "item_reference":
             raise read.untranslatable(path, "it refers to an item that is kept elsewhere: send the item itself")
         else:
-            kind = read.text(kind, f"{path}.type")
+            kind = values.string(kind, f"{path}.type")
             raise read.untranslatable(f"{path}.type", f"leave out items of the type {kind[:64]!r}")
 
     def _message(self, item: Body, path: str) -> None:
@@ -65,17 +67,17 @@ class Conversation:
             elif parts:
                 self._turns.append(("user", parts))
         else:
-            raise read.wrong(f"{path}.role", "must be user, assistant, system or developer")
+            raise wrong(f"{path}.role", "must be user, assistant, system or developer")
 
     def _reasoning(self, item: Body, path: str) -> None:
         summary = _texts(item.get("summary"), f"{path}.summary")
         raw = _texts(item.get("content"), f"{path}.content")
-        encrypted = read.optional_text(item.get("encrypted_content"), f"{path}.encrypted_content")
-        id = read.optional_text(item.get("id"), f"{path}.id")
+        encrypted = values.maybe_string(item.get("encrypted_content"), f"{path}.encrypted_content")
+        id = values.maybe_string(item.get("id"), f"{path}.id")
         try:
             thought = seals.open_thought(encrypted, "\n\n".join(summary) or "".join(raw), id)
         except seals.SealBroken:
-            raise read.wrong(f"{path}.encrypted_content", "was changed; send it back as it came") from None
+            raise wrong(f"{path}.encrypted_content", "was changed; send it back as it came") from None
         if isinstance(thought, Thinking):
             self._said([thought])
         else:
@@ -85,7 +87,7 @@ class Conversation:
     def _call(self, item: Body, path: str) -> None:
         id, name = read.name(item.get("call_id"), f"{path}.call_id"), read.name(item.get("name"), f"{path}.name")
         self._names[id] = name
-        arguments = read.text(item.get("arguments"), f"{path}.arguments")
+        arguments = values.string(item.get("arguments"), f"{path}.arguments")
         self._said([ToolCall(id, name, arguments, self._signatures.get(id))])
 
     def _result(self, item: Body, path: str) -> None:
@@ -129,14 +131,14 @@ def written(turns: Iterable[Turn]) -> Iterator[Body]:
 
 def _words(part: Part, path: str) -> Text:
     if not isinstance(part, Text):
-        raise read.wrong(path, "must hold only texts in a message of the system or the developer")
+        raise wrong(path, "must hold only texts in a message of the system or the developer")
     return part
 
 
 def _texts(value: Any, path: str) -> list[str]:
     found = []
-    for index, part in enumerate(read.items(value, path)):
-        found.append(read.text(read.one(part, f"{path}[{index}]").get("text"), f"{path}[{index}].text"))
+    for index, part in enumerate(values.items(value, path)):
+        found.append(values.string(values.mapping(part, f"{path}[{index}]").get("text"), f"{path}[{index}].text"))
     return found
 
 
@@ -145,7 +147,7 @@ def _results(output: Any, path: str) -> Iterator[Text | Media]:
         return
     for part in content.parts(output, path):
         if not isinstance(part, Text | Media):
-            raise read.wrong(path, "must hold texts, images and files")
+            raise wrong(path, "must hold texts, images and files")
         yield part
 
 

@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from ....kernel.errors import BadRequest
 from ...dialogue import Media, Refusal, Text
+from .. import values
 from ..base import Body
+from ..fields import wrong
 from . import fields as read
 
 Role = Literal["user", "assistant"]
@@ -35,35 +37,35 @@ def parts(content: Any, path: str) -> Iterator[Content]:
         yield Text(content)
         return
     if not isinstance(content, list):
-        raise read.wrong(path, "must be a text or a list of parts")
+        raise wrong(path, "must be a text or a list of parts")
     for index, part in enumerate(content):
-        yield _part(read.one(part, f"{path}[{index}]"), f"{path}[{index}]")
+        yield _part(values.mapping(part, f"{path}[{index}]"), f"{path}[{index}]")
 
 
 def _part(part: Body, path: str) -> Content:
     kind = part.get("type")
     if kind in _TEXTS:
-        return Text(read.text(part.get("text"), f"{path}.text"), _cache(part, path))
+        return Text(values.string(part.get("text"), f"{path}.text"), _cache(part, path))
     if kind == "refusal":
-        return Refusal(read.text(part.get("refusal"), f"{path}.refusal"))
+        return Refusal(values.string(part.get("refusal"), f"{path}.refusal"))
     if kind == "input_image":
         return _image(part, path)
     if kind == "input_file":
         return _file(part, path)
     if kind == "input_audio":
-        sound = read.one(part.get("input_audio"), f"{path}.input_audio")
+        sound = values.mapping(part.get("input_audio"), f"{path}.input_audio")
         data = read.name(sound.get("data"), f"{path}.input_audio.data")
         return Media("audio", f"audio/{read.name(sound.get('format'), f'{path}.input_audio.format')}", data)
-    raise read.wrong(f"{path}.type", "must be input_text, input_image, input_file, output_text or refusal")
+    raise wrong(f"{path}.type", "must be input_text, input_image, input_file, output_text or refusal")
 
 
 def _image(part: Body, path: str) -> Media:
-    url = read.optional_text(part.get("image_url"), f"{path}.image_url")
-    file = read.optional_text(part.get("file_id"), f"{path}.file_id")
+    url = values.maybe_string(part.get("image_url"), f"{path}.image_url")
+    file = values.maybe_string(part.get("file_id"), f"{path}.file_id")
     if not url and not file:
-        raise read.wrong(f"{path}.image_url", "must be a URL, or there must be a `file_id`")
+        raise wrong(f"{path}.image_url", "must be a URL, or there must be a `file_id`")
     type, data = _data(url, f"{path}.image_url") if url and url.startswith("data:") else (None, None)
-    detail = read.optional_text(part.get("detail"), f"{path}.detail")
+    detail = values.maybe_string(part.get("detail"), f"{path}.detail")
     return Media(
         "image",
         type,
@@ -76,10 +78,10 @@ def _image(part: Body, path: str) -> Media:
 
 
 def _file(part: Body, path: str) -> Media:
-    given = {key: read.optional_text(part.get(key), f"{path}.{key}") for key in ("file_data", "file_url", "file_id")}
-    name = read.optional_text(part.get("filename"), f"{path}.filename")
+    given = {key: values.maybe_string(part.get(key), f"{path}.{key}") for key in ("file_data", "file_url", "file_id")}
+    name = values.maybe_string(part.get("filename"), f"{path}.filename")
     if not any(given.values()):
-        raise read.wrong(f"{path}.file_data", "must be base64, or there must be a `file_url` or a `file_id`")
+        raise wrong(f"{path}.file_data", "must be base64, or there must be a `file_url` or a `file_id`")
     type, data = None, given["file_data"] or None
     if data is not None:
         type = _TYPES.get((name or "").rpartition(".")[2].lower(), _FILE)
@@ -93,7 +95,7 @@ def _data(url: str, path: str) -> tuple[str, str]:
     head, _, data = url.partition(",")
     type = head.removeprefix("data:").removesuffix(";base64").partition(";")[0]
     if not head.endswith(";base64") or not type or not data:
-        raise read.wrong(path, "must look like data:image/png;base64,… when it is a data URL")
+        raise wrong(path, "must look like data:image/png;base64,… when it is a data URL")
     return type, data
 
 

@@ -6,7 +6,9 @@ from typing import Any
 from ....kernel import json
 from ....kernel.errors import BadRequest, FieldError
 from ...dialogue import SEARCHES, Ask, Output, Reasoning, Request, Text, Thinking, Tool, ToolChoice, Turn
+from .. import values
 from ..base import Body, Quirks
+from ..fields import wrong
 from . import fields as read
 from . import items
 from . import seal as seals
@@ -34,15 +36,15 @@ def checked(body: Body, size: int | None) -> Request:
     """What the pipeline must know. See Wire.check."""
     model = body.get("model")
     if not isinstance(model, str) or not model or len(model) > _MAX_NAME or not model.isprintable():
-        raise read.wrong("model", "must be the name of a model, such as openai:gpt-5.2 or sim:echo")
+        raise wrong("model", "must be the name of a model, such as openai:gpt-5.2 or sim:echo")
     asked = _asked(body)
-    tools = read.items(body.get("tools"), "tools")
+    tools = values.items(body.get("tools"), "tools")
     read.fields(body.get("stream_options"), "stream_options")
     reasoning = read.fields(body.get("reasoning"), "reasoning")
     media = [length for item in asked for length in _media(item)]
     return Request(
         model=model,
-        stream=bool(read.flag(body.get("stream"), "stream")),
+        stream=bool(values.flag(body.get("stream"), "stream")),
         max_tokens=read.count(body.get("max_output_tokens"), "max_output_tokens", _MAX_TOKENS),
         input_bound=_bound(body, asked, tools, media, size),
         turns=max(1, len(asked)),
@@ -69,14 +71,14 @@ def understood(body: Body) -> Ask:
     """The request in no one's words. See Wire.read."""
     _refuse_kept(body)
     talk = items.Conversation()
-    instructions = read.optional_text(body.get("instructions"), "instructions")
+    instructions = values.maybe_string(body.get("instructions"), "instructions")
     if instructions:
         talk.system.append(Text(instructions))
     value = body.get("input")
     if isinstance(value, str):
         turns: tuple[Turn, ...] = (Turn("user", (Text(value),)),)
     else:
-        for index, item in enumerate(read.items(value, "input")):
+        for index, item in enumerate(values.items(value, "input")):
             talk.take(item, f"input[{index}]")
         turns = talk.turns
     return Ask(
@@ -85,14 +87,14 @@ def understood(body: Body) -> Ask:
         system=tuple(talk.system),
         tools=tuple(_tools(body)),
         tool_choice=_tool_choice(body.get("tool_choice")),
-        parallel_tools=read.flag(body.get("parallel_tool_calls"), "parallel_tool_calls"),
+        parallel_tools=values.flag(body.get("parallel_tool_calls"), "parallel_tool_calls"),
         max_tokens=read.count(body.get("max_output_tokens"), "max_output_tokens", _MAX_TOKENS),
         temperature=read.number(body.get("temperature"), "temperature"),
         top_p=read.number(body.get("top_p"), "top_p"),
         output=_output(body),
         reasoning=_reasoning(body),
         user=_user(body),
-        stream=bool(read.flag(body.get("stream"), "stream")),
+        stream=bool(values.flag(body.get("stream"), "stream")),
     )
 
 
@@ -151,9 +153,9 @@ def _asked(body: Body) -> list[Any]:
     if value is None and any(body.get(field) is not None for field in _KEPT):
         return []
     if not isinstance(value, list) or not value:
-        raise read.wrong("input", "must be a text or a list with at least one item")
+        raise wrong("input", "must be a text or a list with at least one item")
     for index, item in enumerate(value):
-        read.one(item, f"input[{index}]")
+        values.mapping(item, f"input[{index}]")
     return value
 
 
@@ -179,8 +181,8 @@ def _media(item: Body) -> Iterator[int]:
 
 
 def _user(body: Body) -> str | None:
-    user = read.optional_text(body.get("user"), "user")
-    return user or read.optional_text(body.get("safety_identifier"), "safety_identifier") or None
+    user = values.maybe_string(body.get("user"), "user")
+    return user or values.maybe_string(body.get("safety_identifier"), "safety_identifier") or None
 
 
 def _refuse_kept(body: Body) -> None:
@@ -188,7 +190,7 @@ def _refuse_kept(body: Body) -> None:
     for field in ("previous_response_id", "conversation"):
         if body.get(field) is not None:
             raise read.untranslatable(field, "Backstay keeps no conversations: send the whole of it as `input`")
-    if read.flag(body.get("background"), "background"):
+    if values.flag(body.get("background"), "background"):
         raise read.untranslatable("background", "leave it out and wait for the answer, or stream it")
     if body.get("prompt") is not None:
         raise read.untranslatable("prompt", "send the text of the stored prompt as `instructions`")
@@ -197,18 +199,18 @@ def _refuse_kept(body: Body) -> None:
 
 
 def _tools(body: Body) -> Iterator[Tool]:
-    for index, value in enumerate(read.items(body.get("tools"), "tools")):
+    for index, value in enumerate(values.items(body.get("tools"), "tools")):
         path = f"tools[{index}]"
-        tool = read.one(value, path)
+        tool = values.mapping(value, path)
         kind = read.name(tool.get("type"), f"{path}.type")
         if kind != "function":
             raise read.untranslatable(f"{path}.type", f"offer functions instead of {kind[:64]!r}")
         parameters = tool.get("parameters")
         yield Tool(
             read.name(tool.get("name"), f"{path}.name"),
-            read.optional_text(tool.get("description"), f"{path}.description"),
-            None if parameters is None else read.one(parameters, f"{path}.parameters"),
-            read.flag(tool.get("strict"), f"{path}.strict"),
+            values.maybe_string(tool.get("description"), f"{path}.description"),
+            None if parameters is None else values.mapping(parameters, f"{path}.parameters"),
+            values.flag(tool.get("strict"), f"{path}.strict"),
         )
 
 
@@ -217,9 +219,9 @@ def _tool_choice(value: Any) -> ToolChoice | None:
         return None
     if isinstance(value, str):
         if value not in _MODES:
-            raise read.wrong("tool_choice", "must be auto, none, required, or an object that names a function")
+            raise wrong("tool_choice", "must be auto, none, required, or an object that names a function")
         return ToolChoice(_MODES[value])  # type: ignore[arg-type]
-    kind = read.one(value, "tool_choice").get("type")
+    kind = values.mapping(value, "tool_choice").get("type")
     if kind == "function":
         return ToolChoice("tool", read.name(value.get("name"), "tool_choice.name"))
     kind = read.name(kind, "tool_choice.type")
@@ -235,19 +237,19 @@ def _output(body: Body) -> Output | None:
         return Output()
     if kind == "json_schema":
         return Output(
-            read.one(format.get("schema"), "text.format.schema"),
+            values.mapping(format.get("schema"), "text.format.schema"),
             read.name(format.get("name"), "text.format.name"),
-            read.flag(format.get("strict"), "text.format.strict"),
+            values.flag(format.get("strict"), "text.format.strict"),
         )
-    raise read.wrong("text.format.type", "must be text, json_object or json_schema")
+    raise wrong("text.format.type", "must be text, json_object or json_schema")
 
 
 def _reasoning(body: Body) -> Reasoning | None:
     asked = read.fields(body.get("reasoning"), "reasoning")
-    effort = read.optional_text(asked.get("effort"), "reasoning.effort")
+    effort = values.maybe_string(asked.get("effort"), "reasoning.effort")
     if effort is not None and effort not in _EFFORTS:
-        raise read.wrong("reasoning.effort", f"must be one of {', '.join(_EFFORTS)}")
-    shown = read.optional_text(asked.get("summary") or asked.get("generate_summary"), "reasoning.summary") is not None
+        raise wrong("reasoning.effort", f"must be one of {', '.join(_EFFORTS)}")
+    shown = values.maybe_string(asked.get("summary") or asked.get("generate_summary"), "reasoning.summary") is not None
     if effort is None and not shown:
         return None
     return Reasoning("xhigh" if effort == "max" else effort, shown=shown or None)
