@@ -23,6 +23,7 @@ from .kernel import http, probes_http
 from .kernel.errors import ConfigurationError
 from .streams import http as streams_http
 from .workflows import http as workflows_http
+from .workflows.machines import http as machines_http
 
 if TYPE_CHECKING:
     from .app import App
@@ -39,6 +40,7 @@ _ROOMS = (
     schedules_http,
     remote_workers_http,
     workflows_http,
+    machines_http,
     content_http,
     agents_http,
 )

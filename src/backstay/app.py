@@ -35,6 +35,7 @@ from .kernel.roles import bootstrap, verify
 from .kernel.settings import Settings
 from .streams import Streams
 from .workflows import Workflows
+from .workflows.machines import Machines
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -77,6 +78,7 @@ class App:
         )
         self.catalog = self.gateway.catalog
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
+        self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
         self.agents = Agents(
             self.db, self.clock, self.content, self.gateway, self.workflows, self.streams, self.audit, self.events
@@ -85,6 +87,7 @@ class App:
         self.job = self.jobs.job
         self.schedule = self.schedules.declare
         self.workflow = self.workflows.workflow
+        self.machine = self.machines.machine
         self.collection = self.content.collection
         self.guard = self.gateway.guard
         self._gateway_front = GatewayFront(
@@ -161,6 +164,7 @@ class App:
         await self.db.open(url)
         self._default_tenant = (await self.auth.ensure_default_tenant()).id
         await self.schedules.put_declared(self.default_tenant)
+        await self.machines.register()
         await self.gateway.start()
         for name, allowance in self._budgets.items():
             await self.gateway.budgets.ensure(

@@ -12,22 +12,25 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": frozenset(
         {
             *("keys:*", "gateway:*", "budgets:*", "routes:*", "providers:*", "prices:*", "tags:*"),
-            *("jobs:*", "runs:*", "content:*", "streams:*", "events:*", "audit:read"),
+            *("jobs:*", "runs:*", "machines:*", "content:*", "streams:*", "events:*", "audit:read"),
         }
     ),
     "developer": frozenset(
         {
             *("gateway:*", "budgets:read", "routes:read", "providers:read", "prices:read", "tags:read"),
-            *("jobs:*", "runs:*", "content:*", "streams:*", "events:read"),
+            *("jobs:*", "runs:*", "machines:*", "content:*", "streams:*", "events:read"),
         }
     ),
     "operator": frozenset(
-        {"gateway:read", "budgets:*", "jobs:*", "runs:*", "content:read", "streams:read", "events:*"}
+        {"gateway:read", "budgets:*", "jobs:*", "runs:*", "machines:*", "content:read", "streams:read", "events:*"}
     ),
-    "approver": frozenset({"runs:read", "runs:approve", "streams:read"}),
-    "auditor": frozenset({"audit:*", "gateway:read", "runs:read", "budgets:read"}),
+    "approver": frozenset({"runs:read", "runs:approve", "machines:read", "streams:read"}),
+    "auditor": frozenset({"audit:*", "gateway:read", "runs:read", "machines:read", "budgets:read"}),
     "viewer": frozenset(
-        {"gateway:read", "budgets:read", "jobs:read", "runs:read", "content:read", "streams:read", "events:read"}
+        {
+            *("gateway:read", "budgets:read", "jobs:read", "runs:read", "machines:read"),
+            *("content:read", "streams:read", "events:read"),
+        }
     ),
 }
 

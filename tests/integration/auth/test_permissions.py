@@ -15,9 +15,11 @@ from backstay.app import App
 from backstay.auth import ROLES
 from backstay.kernel.http import PERMISSION, PUBLIC, RequestBoundary, routes
 from backstay.kernel.principal import Principal
+from backstay.workflows.machines import Definition, State, Transition
 from conftest import Household
 
 PLANTED = "planted-text-of-the-tenant"
+MACHINE = Definition("thing", ["new", State("done", final=True)], [Transition("do", "new", "done")], "new")
 
 
 def served(app: App) -> list[tuple[str, str, str]]:
@@ -111,6 +113,7 @@ class TestTheNeighbour:
             await app.audit.record(tx, by, "thing.done", PLANTED, payload={"text": PLANTED}, subject="ada")
             await app.events.emit(tx, "thing.done", {"text": PLANTED})
             await app.streams.create(by, tx=tx)
+            await app.machine(MACHINE).start(PLANTED, data={"text": PLANTED}, by=by, tx=tx)
         await app.auth.create_key(by, PLANTED, "viewer")
         return await self._ids(app, by.tenant)
 

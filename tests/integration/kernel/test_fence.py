@@ -23,9 +23,14 @@ GLOBAL = {
     "queue": "pause and limit of a queue, which every tenant's jobs share",
     "gateway_process": "a gateway process serves every tenant",
     "space": "tenants with equal definitions share an embedding space; a tenant sees those its collections use",
+    "machine": "a state machine is the operator's code, the same for every tenant",
+    "machine_state": "a part of a machine's definition",
+    "machine_rule": "a part of a machine's definition",
 }
 # What the application may do with them. Everything else is refused to it.
-APP_MAY = {"migration": {"SELECT"}, "tenant": {"SELECT"}, "queue": {"SELECT"}, "space": {"SELECT"}}
+APP_MAY = {
+    name: {"SELECT"} for name in ("migration", "tenant", "queue", "space", "machine", "machine_state", "machine_rule")
+}
 # Partitions are also made while Backstay runs, so their names are not in the migrations.
 DATED = re.compile(r"_\d{8}$")
 TENANT_TABLES = [table for table in TABLES if table not in GLOBAL]
@@ -87,7 +92,7 @@ def test_a_partition_is_fenced_like_its_table(catalogue: Connection) -> None:
     # rows of a partition can be asked for by its own name, where the policies of its parent do not hold
     rows = catalogue.execute(
         "select c.relname, c.relrowsecurity and c.relforcerowsecurity,"
-        " (select array_agg(policyname::text order by 1) from pg_policies p where p.schemaname = 'backstay'"
+        " (select array_agg(policyname::text order by policyname) from pg_policies p where p.schemaname = 'backstay'"
         "  and p.tablename = c.relname) from pg_class c"
         " where c.relnamespace = 'backstay'::regnamespace and c.relispartition and c.relkind in ('r', 'p')"
     ).fetchall()
