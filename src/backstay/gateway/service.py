@@ -122,13 +122,15 @@ class Gateway:
         self._stop.set()
         self._calls.busy.set()
         await self._admission.stop()
-        for loop in self._loops:
+        loops, self._loops = self._loops, []
+        for loop in loops:
             loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        self._loops = []
+        await asyncio.gather(*loops, return_exceptions=True)
         for upstream in (self._upstream, self._guarded_upstream):
             if upstream is not None:
                 await upstream.close()
+        if not loops:
+            return  # it never began, as when the App's start failed, or it has left already
         try:
             async with self._db.system_tx() as tx:
                 await store.leave(tx, self.process)

@@ -247,6 +247,8 @@ class Database:
     async def _opened(self, role: str, opening: str) -> AsyncConnection[Any]:
         """A pooled connection, with a transaction open on it if `opening` is given. Idle ones whose server went away
         are passed over."""
+        if role not in self._pools:
+            raise ConfigurationError("the database is not open: use `async with app`, or `await app.start()` first")
         pool = self._pools[role]
         for others in reversed(range(pool.max_size + 1)):
             try:
