@@ -19,7 +19,7 @@ class Registry:
         self._db, self._clock = db, clock
         self._declared: dict[tuple[str, str], Definition] = {}
         self._newest: dict[str, Definition] = {}
-        self._waiting: list[Definition] = []  # declared here and not yet in the database
+        self._waiting: dict[tuple[str, str], Definition] = {}  # declared here and not yet in the database
         self._read: dict[tuple[str, str], Definition] = {}  # from the database, where they never change
 
     def declare(self, definition: Definition) -> None:
@@ -36,26 +36,35 @@ class Registry:
             )
         for warning in definition.warnings:
             _log.warning("a machine may never end", machine=definition.name, version=definition.version, why=warning)
-        self._declared[known_as] = self._newest[definition.name] = definition
-        self._waiting.append(definition)
+        self._declared[known_as] = self._newest[definition.name] = self._waiting[known_as] = definition
 
     async def register(self) -> None:
-        """Puts what was declared into the database, where it then stands for good.
+        """Puts all that was declared into the database.
 
         Raises:
             ConfigurationError: another definition stands under the same name and version.
         """
-        for definition in list(self._waiting):
-            async with self._db.system_tx() as tx:
-                standing = await store.register(tx, definition.document, definition.fingerprint, self._clock.now())
-            if standing != definition.fingerprint:
-                raise ConfigurationError(
-                    f"the machine {definition.name!r} was registered in version {definition.version!r} with another "
-                    "definition, and instances go by that one: give the changed definition a new version, and keep "
-                    "the old one until its instances have ended"
-                )
-            if definition in self._waiting:
-                self._waiting.remove(definition)
+        for definition in list(self._waiting.values()):
+            await self.ensure(definition)
+
+    async def ensure(self, definition: Definition) -> None:
+        """Puts one definition into the database, where it then stands for good. It commits at once, on its own.
+
+        Raises:
+            ConfigurationError: another one stands under the same name and version.
+        """
+        known_as = definition.name, definition.version
+        if known_as not in self._waiting:
+            return
+        async with self._db.system_tx() as tx:
+            standing = await store.register(tx, definition.document, definition.fingerprint, self._clock.now())
+        if standing != definition.fingerprint:
+            raise ConfigurationError(
+                f"the machine {definition.name!r} was registered in version {definition.version!r} with another "
+                "definition, and instances go by that one: give the changed definition a new version, and keep "
+                "the old one until its instances have ended"
+            )
+        self._waiting.pop(known_as, None)
 
     async def newest(self, tx: Tx, name: str) -> Definition:
         """The version that new instances take.
@@ -64,6 +73,7 @@ class Registry:
             MachineNotFound: none of that name was ever registered.
         """
         if name in self._newest:
+            await self.ensure(self._newest[name])
             return self._newest[name]
         document = await store.newest(tx, name)
         if document is None:
@@ -74,6 +84,7 @@ class Registry:
         """The version of an instance. Without its code, its guards cannot be asked."""
         known_as = name, version
         if known_as in self._declared:
+            await self.ensure(self._declared[known_as])
             return self._declared[known_as]
         if known_as not in self._read:
             document = await store.definition(tx, name, version)

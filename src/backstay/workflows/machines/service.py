@@ -88,9 +88,10 @@ class Machines:
         """
         by = _acting(tenant, by, tx, machine if isinstance(machine, str) else machine.name)
         about, known_as, id, now = _storable(data), _key(key), new_id(), self._clock.now()
-        await self.register()
+        if isinstance(machine, Definition):
+            await self._registry.ensure(machine)
         async with self._db.join(tx, by.tenant) as tx:
-            definition = await self._registry.newest(tx, machine) if isinstance(machine, str) else machine
+            definition = machine if isinstance(machine, Definition) else await self._registry.newest(tx, machine)
             state = definition.by_name[definition.initial]
             added = await store.add_instance(
                 tx,
@@ -125,7 +126,6 @@ class Machines:
     ) -> Instance:
         """As `Machine.send`; without `machine` the instance is given by its id."""
         by, given = _acting(tenant, by, tx, machine or "send"), _storable(data)
-        await self.register()
         async with self._db.join(tx, by.tenant) as tx:
             id = await self._id(tx, by, instance, machine)
             held = await store.lock(tx, by.tenant, id)

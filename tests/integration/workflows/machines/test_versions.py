@@ -76,6 +76,18 @@ async def test_a_change_under_the_same_version_is_refused(
     assert await rows(db, "select * from backstay.machine_instance") == []
 
 
+async def test_a_refused_definition_stops_its_own_machine_and_no_other(
+    reviews: Machine, elsewhere: Machines, owner: Principal
+) -> None:
+    started = await reviews.start(by=owner)
+    other = elsewhere.machine(review(name="other"))
+    elsewhere.machine(review(transitions=MORE))
+    assert (await other.send((await other.start(by=owner)).id, "submit", by=owner)).state == "waiting"
+    with pytest.raises(ConfigurationError, match="new version"):
+        await elsewhere.send(started.id, "submit", by=owner)
+    assert (await reviews.get(started.id, by=owner)).state == "draft"
+
+
 async def test_an_app_with_a_changed_machine_does_not_start(
     app: App, settings: Settings, reviews: Machine, machines: Machines
 ) -> None:
