@@ -9,12 +9,12 @@ from uuid import UUID
 
 import typer
 import uvloop
-from rich.table import Column, Table
+from rich.table import Table
 
 from ..audit import Audit
 from ..auth import Auth
 from ..events import Events
-from ..kernel.cli import Base, Command, Json, out, print_json
+from ..kernel.cli import Base, Command, Json, by_id, out, print_json
 from ..kernel.principal import Principal
 from . import sheet
 from .catalog import cli as catalog
@@ -105,7 +105,7 @@ def list_budgets(json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    table = _table("scope", "subject", "USD", "window", "hard", "spent", "held")
+    table = by_id("scope", "subject", "USD", "window", "hard", "spent", "held")
     for budget in found:
         figures = (f"{budget.spent:f}", f"{budget.held:f}")
         bounds = (budget.scope, budget.subject or "", f"{budget.limit:f}", budget.window)
@@ -145,7 +145,7 @@ def list_limits(json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    table = _table("scope", "subject", "limit", "unit", "window", "used", "held")
+    table = by_id("scope", "subject", "limit", "unit", "window", "used", "held")
     for limit in found:
         window = "" if limit.unit is Unit.CONCURRENCY else limit.window
         bounds = (limit.scope, limit.subject or "", str(limit.limit), limit.unit, window)
@@ -191,11 +191,6 @@ async def _serve(host: str, port: int) -> None:
     async with SimServer().running(host, port) as url:
         out.print(f"simulator   OPENAI_BASE_URL={url}")
         await asyncio.Event().wait()
-
-
-def _table(*columns: str) -> Table:
-    """Ids are shown whole, for `rm`, however narrow the terminal."""
-    return Table(Column("id", min_width=36), *columns, box=None, pad_edge=False)
 
 
 def _print_made(word: str, made: Budget | RateLimit, json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..audit import Audit
 from ..auth import Auth
-from ..kernel.cli import Base, Command, Json, local, out, print_json
+from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.principal import Principal
 from .bulk_models import MAX_AT_ONCE, BulkCancel, BulkResult, BulkRetry
 from .models import JobState
@@ -45,7 +45,7 @@ def list_(
     if json:
         print_json(found)
         return
-    table = Table("id", "name", "queue", "state", "attempt", "run at", "error", box=None, pad_edge=False)
+    table = by_id("name", "queue", "state", "attempt", "run at", "error")
     for job in found:
         error = (job.error or "").splitlines()[0][:60] if job.error else ""
         table.add_row(str(job.id), job.name, job.queue, job.state, str(job.attempt), local(job.run_at), error)

@@ -17,6 +17,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 
 from . import transfer
 from .clock import Clock, SystemClock
@@ -72,6 +73,11 @@ def database(settings: Settings) -> Iterator[str]:
     else:
         with EmbeddedPostgres(settings.data_dir) as server:
             yield server.url
+
+
+def by_id(*columns: str) -> Table:
+    """A table whose rows begin with an id. Ids are shown whole, for the next command, however narrow the terminal."""
+    return Table(Column("id", min_width=36), *columns, box=None, pad_edge=False)
 
 
 def print_json(value: object) -> None:

@@ -12,7 +12,7 @@ from ..audit import Audit
 from ..auth import Auth
 from ..events import Events
 from ..jobs import Jobs
-from ..kernel.cli import Base, Command, Json, local, out, print_json
+from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.principal import Principal
 from .models import RunState
 from .service import Workflows
@@ -40,7 +40,7 @@ def list_(
     if json:
         print_json(found)
         return
-    table = Table("id", "workflow", "version", "state", "taken up", "created", "error", box=None, pad_edge=False)
+    table = by_id("workflow", "version", "state", "taken up", "created", "error")
     for run in found:
         error = run.error.splitlines()[0][:60] if run.error else ""
         created = local(run.created_at)

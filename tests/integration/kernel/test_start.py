@@ -20,6 +20,6 @@ async def test_a_start_that_fails_says_why(settings: Settings) -> None:
 
 async def test_before_the_start_it_says_what_to_do(settings: Settings) -> None:
     app = App(settings)
-    with pytest.raises(ConfigurationError, match="app.start"):
+    with pytest.raises(ConfigurationError, match="not open"):
         async with app.transaction(uuid4()):
             pytest.fail("it was open")

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ...audit import Audit
 from ...auth import Auth
-from ...kernel.cli import Base, Command, Json, out, print_json
+from ...kernel.cli import Base, Command, Json, by_id, out, print_json
 from ...kernel.errors import Invalid
 from ...kernel.principal import Principal
 from .accounts import NO_OVERLAP
@@ -146,7 +146,7 @@ def list_prices(json: Json = False) -> None:
     if json:
         print_json([_price(price) for price in found])
         return
-    table = Table("id", "pattern", "input", "output", "from", "until")
+    table = by_id("pattern", "input", "output", "from", "until")
     for price in found:
         until = f"{price.ends_at:%Y-%m-%d %H:%M}" if price.ends_at else ""
         usd = (f"{price.rates.input:f}", f"{price.rates.output:f}")

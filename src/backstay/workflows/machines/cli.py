@@ -1,16 +1,11 @@
 """`backstay machines`: look at state machines and their instances, send events, print diagrams."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
 import typer
-from pydantic import BaseModel
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -18,23 +13,24 @@ from ...audit import Audit
 from ...auth import Auth
 from ...events import Events
 from ...jobs import Jobs
-from ...kernel.clock import SystemClock
-from ...kernel.crypto import Vault
-from ...kernel.db import Database
-from ...kernel.embedded import EmbeddedPostgres
+from ...kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ...kernel.errors import Invalid
 from ...kernel.principal import Principal
-from ...kernel.settings import Settings
 from .mermaid import diagram as drawn
 from .service import Machines
 
-T = TypeVar("T")
 commands = typer.Typer(help="State machines: definitions, instances, events, diagrams.", no_args_is_help=True)
-out = Console(highlight=False, soft_wrap=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[UUID, typer.Argument(help="The instance's id.")]
 Name = Annotated[str, typer.Argument(help="The machine's name.")]
 _ALL = 10_000
+
+
+@Command
+async def _with_machines(base: Base) -> AsyncIterator[tuple[Machines, Principal]]:
+    """Machines without code, acting for the default tenant."""
+    audit, jobs = Audit(base.db, base.clock, base.vault), Jobs(base.db, base.clock, base.settings)
+    by = await Auth(base.db, base.clock, base.vault, audit).operator()
+    yield Machines(base.db, base.clock, jobs, audit, Events(base.db, base.clock)), by
 
 
 @commands.command("list")
@@ -42,13 +38,13 @@ def list_(json: Json = False) -> None:
     """List the registered machines, every version."""
     found = _with_machines(lambda machines, by: machines.definitions(by, limit=_ALL))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table("machine", "version", "initial", "states", "registered", box=None, pad_edge=False)
     for machine in found:
         states = ", ".join(state.name for state in machine.states)
         table.add_row(
-            *map(escape, (machine.name, machine.version, machine.initial, states)), _time(machine.registered_at)
+            *map(escape, (machine.name, machine.version, machine.initial, states)), local(machine.registered_at)
         )
     out.print(table if found else "no machines")
 
@@ -63,12 +59,12 @@ def instances(
     """List the newest instances."""
     found = _with_machines(lambda machines, by: machines.list(by, limit=limit, machine=machine, state=state))
     if json:
-        _print_json(found)
+        print_json(found)
         return
-    table = Table("id", "machine", "version", "key", "state", "since", "times out", box=None, pad_edge=False)
+    table = by_id("machine", "version", "key", "state", "since", "times out")
     for item in found:
         named = map(escape, (item.machine, item.version, item.key or "", item.state))
-        table.add_row(str(item.id), *named, _time(item.entered_at), _time(item.due_at) if item.due_at else "")
+        table.add_row(str(item.id), *named, local(item.entered_at), local(item.due_at) if item.due_at else "")
     out.print(table if found else "no instances")
 
 
@@ -77,7 +73,7 @@ def show(id: Id, json: Json = False) -> None:
     """Show one instance with its history."""
     found = _with_machines(lambda machines, by: machines.get(id, by=by))
     if json:
-        _print_json(found)
+        print_json(found)
         return
     about = {
         "instance": str(found.id),
@@ -85,7 +81,7 @@ def show(id: Id, json: Json = False) -> None:
         "key": found.key,
         "state": found.state,
         "takes": ", ".join(found.allowed) or "nothing",
-        "times out": _time(found.due_at) if found.due_at else None,
+        "times out": local(found.due_at) if found.due_at else None,
         "data": orjson.dumps(found.data).decode(),
     }
     for name, value in about.items():
@@ -94,7 +90,7 @@ def show(id: Id, json: Json = False) -> None:
     table = Table("step", "event", "from", "to", "at", "by", box=None, pad_edge=False)
     for step in found.history:
         named = map(escape, (step.event or "", step.from_state or "", step.to_state))
-        table.add_row(str(step.seq), *named, _time(step.at), escape(step.actor))
+        table.add_row(str(step.seq), *named, local(step.at), escape(step.actor))
     out.print(table)
 
 
@@ -127,42 +123,3 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Invalid("--data is a JSON object, such as '{\"amount\": 7}'")
     return found
-
-
-def _with_machines(work: Callable[[Machines, Principal], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with _machines() as (machines, by):
-            return await work(machines, by)
-
-    return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _machines() -> AsyncIterator[tuple[Machines, Principal]]:
-    """Machines without code, acting for the default tenant."""
-    settings, clock = Settings.load(), SystemClock()
-    async with AsyncExitStack() as stack:
-        url = settings.database_url
-        if url is None:
-            embedded = EmbeddedPostgres(settings.data_dir)
-            url = await asyncio.to_thread(embedded.start)
-            stack.push_async_callback(asyncio.to_thread, embedded.stop)
-        db = await stack.enter_async_context(Database(url, settings))
-        vault = Vault.of(settings)
-        audit = Audit(db, clock, vault)
-        tenant = await Auth(db, clock, vault, audit).ensure_default_tenant()
-        machines = Machines(db, clock, Jobs(db, clock, settings), audit, Events(db, clock))
-        yield machines, Principal.system(tenant.id, "command line")
-
-
-def _print_json(found: BaseModel | list[T]) -> None:
-    rows = (
-        found.model_dump(mode="json")
-        if isinstance(found, BaseModel)
-        else [row.model_dump(mode="json") for row in found if isinstance(row, BaseModel)]
-    )
-    typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
