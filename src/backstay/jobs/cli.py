@@ -48,7 +48,8 @@ def list_(
     table = by_id("name", "queue", "state", "attempt", "run at", "error")
     for job in found:
         error = (job.error or "").splitlines()[0][:60] if job.error else ""
-        table.add_row(str(job.id), job.name, job.queue, job.state, str(job.attempt), local(job.run_at), error)
+        far = f" {job.progress:.0%}" if job.state == JobState.RUNNING and job.progress is not None else ""
+        table.add_row(str(job.id), job.name, job.queue, job.state + far, str(job.attempt), local(job.run_at), error)
     out.print(table if found else "no jobs")
 
 

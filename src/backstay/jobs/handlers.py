@@ -17,6 +17,7 @@ from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
 from . import metrics, store
 from .models import Claimed, JobLost, Retry
+from .progress import DONE, Progress
 
 if TYPE_CHECKING:
     from .service import Jobs
@@ -27,10 +28,18 @@ I = TypeVar("I", bound=BaseModel)  # noqa: E741 -- the input model, as in JobCon
 class JobContext:
     """What a handler may know of its attempt. `attempt` is 1 the first time."""
 
-    __slots__ = ("_began", "_claim", "_db", "_timeout")
+    __slots__ = ("_began", "_claim", "_db", "_progress", "_timeout")
 
-    def __init__(self, db: Database, claim: Claimed, began: datetime, timeout: timedelta | None) -> None:
+    def __init__(
+        self,
+        db: Database,
+        claim: Claimed,
+        began: datetime,
+        timeout: timedelta | None,
+        progress: Progress | None = None,
+    ) -> None:
         self._db, self._claim, self._began, self._timeout = db, claim, began, timeout
+        self._progress = progress
 
     @property
     def tenant(self) -> UUID:
@@ -66,6 +75,19 @@ class JobContext:
     def by(self) -> Principal:
         """The tenant's system principal, named after the job."""
         return Principal.system(self._claim.tenant, f"job:{self._claim.name}")
+
+    def progress(self, fraction: float, note: str | None = None) -> Awaitable[None]:
+        """Tells how far this attempt is, from 0 to 1, for whoever looks at the job: `await context.progress(0.4)`.
+
+        It never waits: the newest word is written within a second, and only while this claim stands. A handler in a
+        thread calls it without `await`.
+
+        Raises:
+            ValueError: the fraction is not from 0 to 1.
+        """
+        if self._progress is not None:
+            self._progress.tell(self.fence, fraction, note)
+        return DONE
 
     async def hold(self, tx: Tx) -> None:
         """Makes `tx` commit only while this claim stands: call it first in a transaction that must not be written by

@@ -20,6 +20,7 @@ from ..kernel.errors import BackstayError
 from . import store
 from .handlers import Handler, JobContext
 from .models import Claimed, JobLost, JobState, Verdict
+from .progress import Progress
 from .signals import Cancel, Discard, RetryLater, Snooze
 
 _log = telemetry.log("jobs")
@@ -60,9 +61,10 @@ class Lane:
         threads: Executor,
         work: asyncio.Queue[Claimed],
         report: Callable[[Claimed, Verdict | None, float], None],
+        progress: Progress,
     ) -> None:
         self._db, self._clock, self._handlers, self._threads = db, clock, handlers, threads
-        self._work, self._report = work, report
+        self._work, self._report, self._progress = work, report, progress
         self._task: asyncio.Task[Any] | None = None
         self._interruption: Interruption | None = None
         self._input: Any = None
@@ -127,7 +129,7 @@ class Lane:
         now = self._clock.now()
         if claim.attempt == 1 and not claim.rescues:
             handler.metrics.start.observe(max(0.0, (now - claim.run_at).total_seconds()))
-        context = JobContext(self._db, claim, now, handler.timeout)
+        context = JobContext(self._db, claim, now, handler.timeout, self._progress)
         self._input = input = None
         try:
             input = handler.input.validate_json(claim.payload or await self._large_payload(claim))

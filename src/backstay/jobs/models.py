@@ -96,6 +96,8 @@ class JobView(BaseModel):
     finished_at: datetime | None = None
     unique_key: str | None = None
     error: str | None = Field(None, description="What the last failed attempt raised.")
+    progress: float | None = Field(None, description="How far the newest attempt said it was, from 0 to 1.")
+    progress_note: str | None = Field(None, description="What it said of that.")
 
 
 class JobDetail(JobView):

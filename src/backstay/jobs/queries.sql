@@ -210,14 +210,15 @@ for no key update;
 -- name: find
 -- One job, waiting, running or finished, with its input.
 select j.tenant_id, j.id, j.queue, j.name, j.state, j.priority, j.attempt, j.rescues, j.run_at, j.created_at,
-       j.started_at, j.finished_at, j.unique_key, j.error, coalesce(j.payload, b.body) as input
+       j.started_at, j.finished_at, j.unique_key, j.error, j.progress, j.progress_note,
+       coalesce(j.payload, b.body) as input
 from (
     select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
-           null::timestamptz as finished_at, unique_key, error, payload
+           null::timestamptz as finished_at, unique_key, error, payload, progress, progress_note
     from backstay.job where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid
     union all
     select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
-           finished_at, unique_key, error, payload
+           finished_at, unique_key, error, payload, null::real, null::text
     from backstay.job_done where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid
 ) j
 left join backstay.blob b on b.tenant_id = j.tenant_id and b.id = j.id
@@ -227,7 +228,7 @@ limit 1;
 -- Jobs of a tenant, newest first, after a key, filtered.
 (
     select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
-           null::timestamptz as finished_at, unique_key, error
+           null::timestamptz as finished_at, unique_key, error, progress, progress_note
     from backstay.job
     where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
       and (%(state)s::text is null or state = %(state)s::text)
@@ -236,7 +237,7 @@ limit 1;
     order by id desc limit %(limit)s::bigint
 ) union all (
     select tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at, started_at,
-           finished_at, unique_key, error
+           finished_at, unique_key, error, null::real, null::text
     from backstay.job_done
     where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
       and (%(state)s::text is null or state = %(state)s::text)
@@ -572,3 +573,24 @@ with picked as materialized (
 select (select count(*) from picked) as seen, (select count(*) from asked) as changed,
        (select id from picked order by id desc limit 1) as last,
        coalesce((select array_agg(distinct queue) from asked), '{}') as queues;
+
+-- name: report_progress
+-- The newest words of running jobs, of whatever tenant. A locked row is left: waiting for one would make those behind
+-- it wait as well. Returns the fences written.
+with mine as materialized (
+    select j.tenant_id, j.id, r.fraction, r.note
+    from jsonb_to_recordset(%(rows)s::jsonb) as r(fence bigint, fraction real, note text)
+    join backstay.job j on j.fence = r.fence
+    where j.state = 'running'
+    for no key update of j skip locked
+)
+update backstay.job j set progress = m.fraction, progress_note = m.note
+from mine m where j.tenant_id = m.tenant_id and j.id = m.id
+returning j.fence;
+
+-- name: remote_progress
+-- The newest word of a job that this worker holds. Returns whether it is to be cancelled; no row when it lost the job.
+update backstay.job set progress = %(fraction)s::real, progress_note = %(note)s::text
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint
+  and worker_id = %(worker)s::uuid and state = 'running'
+returning cancelling;

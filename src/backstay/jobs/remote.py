@@ -24,10 +24,12 @@ from ..kernel.principal import Principal
 from . import metrics, remote_store, store, upkeep
 from .lane import clean
 from .models import Claimed, JobLost, JobState, Retry, Verdict
+from .progress import MAX_NOTE
 from .remote_models import (
     ClaimRequest,
     Claims,
     Heartbeat,
+    HeldClaim,
     JobHandledHere,
     NewWorker,
     Outcome,
@@ -55,7 +57,8 @@ class RemoteWorkers:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs, self._db, self._clock = jobs, jobs.db, jobs.clock
-        self._closing = asyncio.Event()
+        self._closing = False
+        self._waiting: set[Subscription] = set()
         self._tended: dict[str, float] = {}
 
     async def register(self, by: Principal, worker: NewWorker) -> Registered:
@@ -133,25 +136,22 @@ class RemoteWorkers:
                 await self._tend()
                 found = await self._claim_once(by.tenant, worker, ask.limit)
                 left = ends - time.monotonic()
-                if found or left <= 0 or self._closing.is_set():
+                if found or left <= 0 or self._closing:
                     return Claims(jobs=found)
-                await self._until_woken(ready, min(left, _POLL))
+                self._waiting.add(ready)
+                try:
+                    await ready.wait(min(left, _POLL))
+                finally:
+                    self._waiting.discard(ready)
                 await asyncio.sleep(min(left, max(0.0, looked + _BREATH - time.monotonic())))
-                if await gone():
-                    return Claims(jobs=[])
+                if self._closing or await gone():
+                    return Claims(jobs=[])  # a claim now would be for nobody
 
     def release_waiting(self) -> None:
         """Answers everyone who waits for a job, and nobody waits from now on: this process ends."""
-        self._closing.set()
-
-    async def _until_woken(self, ready: Subscription, seconds: float) -> None:
-        waits = {asyncio.ensure_future(ready.wait(seconds)), asyncio.ensure_future(self._closing.wait())}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        self._closing = True
+        for ready in self._waiting:
+            ready.wake()
 
     async def _claim_once(self, tenant: UUID, worker: UUID, room: int) -> list[RemoteClaim]:
         now = self._clock.now()
@@ -202,6 +202,21 @@ class RemoteWorkers:
         if not found:
             raise _lost_job(job)
         return (found[0] or "null").encode()
+
+    async def progress(
+        self, by: Principal, worker: UUID, job: UUID, claim: str, fraction: float, note: str | None = None
+    ) -> HeldClaim:
+        """How far the attempt is. The answer says whether it is to be stopped.
+
+        Raises:
+            JobLost: the claim is over; nothing is changed.
+        """
+        told = note and clean(note)[:MAX_NOTE]
+        async with self._db.tenant_tx(by.tenant) as tx:
+            cancelling = await remote_store.progress(tx, by.tenant, worker, job, int(claim), fraction, told)
+        if cancelling is None:
+            raise _lost_job(job)
+        return HeldClaim(job=job, claim=claim, cancelling=cancelling)
 
     async def complete(self, by: Principal, worker: UUID, job: UUID, claim: str, *, tx: Tx | None = None) -> Outcome:
         """The job is done.

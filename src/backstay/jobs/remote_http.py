@@ -17,9 +17,11 @@ from .remote_models import (
     Ended,
     Failed,
     Heartbeat,
+    HeldClaim,
     JobHandledHere,
     NewWorker,
     Outcome,
+    Progressed,
     Registered,
     RemoteWorker,
     Snoozed,
@@ -60,6 +62,12 @@ async def claim(worker: UUID, body: ClaimRequest, by: Caller, workers: Service, 
 async def input(worker: UUID, job: UUID, claim: ClaimQuery, by: Caller, workers: Service) -> object:
     """The input of a claimed job, for one that is too large to come with the claim."""
     return Response(await workers.input(by, worker, job, claim), media_type="application/json")
+
+
+@router.post("/{worker}/jobs/{job}/progress", permission=WORK, errors=[JobLost])
+async def progress(worker: UUID, job: UUID, body: Progressed, by: Caller, workers: Service) -> HeldClaim:
+    """Tell how far the attempt is; the answer says whether it shall stop."""
+    return await workers.progress(by, worker, job, body.claim, body.fraction, body.note)
 
 
 @router.post("/{worker}/jobs/{job}/complete", permission=WORK, errors=[JobLost])

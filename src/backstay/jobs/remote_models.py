@@ -141,6 +141,14 @@ class Completed(BaseModel):
     claim: Claim
 
 
+class Progressed(BaseModel):
+    """How far the attempt is, from 0 to 1. Once a second is often enough."""
+
+    claim: Claim
+    fraction: float = Field(ge=0, le=1)
+    note: str | None = Field(None, max_length=500)
+
+
 class Failed(BaseModel):
     """The attempt failed. It is repeated as registered, or discarded after the last attempt."""
 

@@ -85,5 +85,15 @@ async def input(tx: Tx, tenant: UUID, worker: UUID, job: UUID, fence: int) -> li
     return [row[0] for row in rows]
 
 
+async def progress(
+    tx: Tx, tenant: UUID, worker: UUID, job: UUID, fence: int, fraction: float, note: str | None
+) -> bool | None:
+    """Whether the job is to be cancelled; None: it is not this claim's any more."""
+    cancelling: bool | None = await _queries.remote_progress.value(
+        tx, tenant_id=tenant, worker=worker, id=job, fence=fence, fraction=fraction, note=note
+    )
+    return cancelling
+
+
 async def lock_limits(tx: Tx, tenant: UUID, worker: UUID) -> None:
     await _queries.remote_lock_limits.rows(tx, tenant_id=tenant, worker=worker)

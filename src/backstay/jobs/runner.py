@@ -26,6 +26,7 @@ from .handlers import Handler
 from .lane import Interruption, Lane, is_lost
 from .lease import Lease
 from .models import Claimed, JobState, Verdict
+from .progress import Progress
 
 _MAX_AHEAD = 1_000  # jobs claimed beyond those that run
 _AHEAD_SECONDS = 0.05  # claim ahead what is worked off in this time, so that no other worker waits for it
@@ -63,10 +64,12 @@ class Worker:
         self._unknown: set[int] = set()
         self._work: asyncio.Queue[Claimed] = asyncio.Queue()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="backstay-job")
-        self._lanes = [
-            Lane(self._db, self._clock, handlers, self._threads, self._work, self._report) for _ in range(concurrency)
-        ]
         self._held: dict[int, Claimed] = {}
+        self._progress = Progress(self._db, self._held.keys())
+        self._lanes = [
+            Lane(self._db, self._clock, handlers, self._threads, self._work, self._report, self._progress)
+            for _ in range(concurrency)
+        ]
         self._completed: list[int] = []
         self._verdicts: list[Verdict] = []
         self._successors = False  # a completed job had a key: another with that key may have waited for it
@@ -92,6 +95,7 @@ class Worker:
                     self._lease.watch(),
                     self._watch_cancellations(),
                     self._watch_timeouts(),
+                    self._progress.keep(),
                     upkeep.promote_when_due(self._db, self._clock, min(_POLL, self._lease.seconds)),
                     upkeep.repeat(
                         "rescue", lambda: upkeep.rescue(self._db, self._clock.now()), self._lease.seconds / 3

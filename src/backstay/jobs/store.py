@@ -1,6 +1,6 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -265,3 +265,9 @@ async def ask_many(tx: Tx, tenant: UUID, which: JobFilter, after: UUID, limit: i
 def _chosen(tenant: UUID, which: JobFilter, after: UUID, limit: int) -> dict[str, Any]:
     fields = {"name": which.name, "queue": which.queue, "error": which.error}
     return {**fields, "since": which.since, "until": which.until, "tenant_id": tenant, "after": after, "limit": limit}
+
+
+async def report_progress(tx: Tx, told: Mapping[int, tuple[float, str | None]]) -> set[int]:
+    """Returns the fences written; the others were locked, or their jobs are another's."""
+    rows = [{"fence": fence, "fraction": fraction, "note": note} for fence, (fraction, note) in told.items()]
+    return {row[0] for row in await _queries.report_progress.rows(tx, rows=orjson.dumps(rows).decode())}

@@ -37,6 +37,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "room": 10,
         "now": "2026-01-01T00:00:00Z",
     },
+    "report_progress": {"rows": '[{"fence": 1, "fraction": 0.5, "note": "x"}]'},
     "remote_claims": {"tenant_id": UUID(int=2), "worker": UUID(int=1)},
     "remote_hold": {"tenant_id": UUID(int=2), "worker": UUID(int=1), "id": UUID(int=3), "fence": 1},
     "remote_complete": {
@@ -100,6 +101,7 @@ async def test_hot_queries_use_the_partial_indexes(
         "claims": {"job_running"},
         "rescue": {"job_running"},
         "remote_claim": {"job_remote_ready"},
+        "report_progress": {"job_running"},
         "remote_claims": {"job_running", "job_pkey"},
         "remote_hold": {"job_running", "job_pkey"},
         "remote_complete": {"job_running", "job_pkey"},

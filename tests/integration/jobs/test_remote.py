@@ -153,6 +153,7 @@ async def test_another_tenant_has_none_of_it(client: httpx.AsyncClient, other_cl
 
 
 ANSWERS: dict[str, dict[str, Any]] = {
+    "progress": {"fraction": 0.5},
     "complete": {},
     "fail": {"error": "x"},
     "snooze": {"seconds": 1},
