@@ -23,6 +23,7 @@ from .models import (
     Retry,
     UnknownJob,
 )
+from .process_child import ProcessContext
 from .remote import RemoteWorkers
 from .remote_models import JobHandledHere, WorkerLost
 from .runner import Worker
@@ -47,6 +48,7 @@ __all__ = [
     "JobState",
     "JobView",
     "Jobs",
+    "ProcessContext",
     "QueueView",
     "RemoteWorkers",
     "Retry",

@@ -112,7 +112,7 @@ class Handler:
     """A registered handler. `on_discard` runs in its own attempt when the job is about to be discarded."""
 
     name: str
-    run: Callable[[JobContext, Any], Any]
+    run: Callable[[Any, Any], Any]  # its context is a JobContext or, in another process, a ProcessContext
     input: TypeAdapter[Any]
     queue: str
     retry: Retry
@@ -121,6 +121,7 @@ class Handler:
     on_discard: Callable[[JobContext, Any, str], Awaitable[None]] | None
     asynchronous: bool
     metrics: metrics.HandlerMetrics = field(repr=False)
+    place: str | None = None  # `module:name` for one that runs in a process of its own
 
 
 class Job(Generic[I]):
@@ -137,6 +138,11 @@ class Job(Generic[I]):
     def queue(self) -> str:
         return self._handler.queue
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What was registered."""
+        return self._handler.run
+
     async def enqueue(
         self,
         input: I,
@@ -149,6 +155,23 @@ class Job(Generic[I]):
     ) -> UUID:
         """As `Jobs.enqueue`."""
         return await self._jobs.enqueue(self.name, input, tenant=tenant, key=key, at=at, priority=priority, tx=tx)
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Where another process finds a function: `module:name`.
+
+    Raises:
+        ConfigurationError: it would not find it there.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not module or not name or module == "__main__" or "<" in name:
+        raise ConfigurationError(
+            f"{name or function!r} runs in another process, which must find it by name: define it at the top of a "
+            "module that can be imported"
+        )
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{name} runs in another process, without an event loop: write `def`, not `async def`")
+    return f"{module}:{name}"
 
 
 def input_of(function: Callable[..., Any]) -> type[BaseModel]:

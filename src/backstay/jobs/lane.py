@@ -20,6 +20,7 @@ from ..kernel.errors import BackstayError
 from . import store
 from .handlers import Handler, JobContext
 from .models import Claimed, JobLost, JobState, Verdict
+from .processes import Processes
 from .progress import Progress
 from .signals import Cancel, Discard, RetryLater, Snooze
 
@@ -62,9 +63,10 @@ class Lane:
         work: asyncio.Queue[Claimed],
         report: Callable[[Claimed, Verdict | None, float], None],
         progress: Progress,
+        processes: Processes,
     ) -> None:
         self._db, self._clock, self._handlers, self._threads = db, clock, handlers, threads
-        self._work, self._report, self._progress = work, report, progress
+        self._work, self._report, self._progress, self._processes = work, report, progress, processes
         self._task: asyncio.Task[Any] | None = None
         self._interruption: Interruption | None = None
         self._input: Any = None
@@ -187,6 +189,9 @@ class Lane:
     async def _invoke(self, handler: Handler, context: JobContext, input: Any) -> None:
         if handler.asynchronous:
             await handler.run(context, input)
+            return
+        if handler.place is not None:
+            await self._processes.run(handler, context, input)
             return
         surroundings = contextvars.copy_context()
         await asyncio.get_running_loop().run_in_executor(self._threads, surroundings.run, handler.run, context, input)

@@ -26,6 +26,7 @@ from .handlers import Handler
 from .lane import Interruption, Lane, is_lost
 from .lease import Lease
 from .models import Claimed, JobState, Verdict
+from .processes import Processes
 from .progress import Progress
 
 _MAX_AHEAD = 1_000  # jobs claimed beyond those that run
@@ -66,8 +67,9 @@ class Worker:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="backstay-job")
         self._held: dict[int, Claimed] = {}
         self._progress = Progress(self._db, self._held.keys())
+        self._processes = Processes(min(concurrency, os.cpu_count() or 1))
         self._lanes = [
-            Lane(self._db, self._clock, handlers, self._threads, self._work, self._report, self._progress)
+            Lane(self._db, clock, handlers, self._threads, self._work, self._report, self._progress, self._processes)
             for _ in range(concurrency)
         ]
         self._completed: list[int] = []
@@ -117,6 +119,7 @@ class Worker:
         await self._lease.leave()
         self._db.notifier.notify(upkeep.READY)
         self._threads.shutdown(wait=False)
+        await self._processes.close()
 
     async def _prepare(self) -> None:
         # Finished rows of today need their partition; without it they would land in the safety net.

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import orjson
@@ -18,7 +18,7 @@ from ..kernel.principal import Principal
 from ..kernel.settings import Settings
 from . import bulk, metrics, remote_store, store
 from .bulk_models import BulkCancel, BulkResult, BulkRetry
-from .handlers import Handler, Job, JobContext, input_of
+from .handlers import Handler, Job, JobContext, input_of, place_of
 from .models import (
     JobDetail,
     JobFinished,
@@ -31,6 +31,7 @@ from .models import (
     Retry,
     UnknownJob,
 )
+from .process_child import ProcessContext
 from .remote_models import AnyInput
 from .runner import Worker
 from .upkeep import CANCEL, DUE, KEEP_DAYS, READY
@@ -56,21 +57,26 @@ class Jobs:
     def handler(
         self,
         name: str,
-        handler: Callable[[JobContext, I], Any],
+        handler: Callable[[JobContext, I], Any] | Callable[[ProcessContext, I], Any],
         input: type[I],
         *,
         queue: str = "default",
         retry: Retry | None = None,
         timeout: timedelta | None = timedelta(hours=1),
         on_discard: Callable[[JobContext, I, str], Awaitable[None]] | None = None,
+        pool: Literal["thread", "process"] = "thread",
     ) -> Job[I]:
         """Registers what runs for jobs called `name`. An async function runs in the event loop, another in a thread.
+
+        With `pool="process"` a function runs in a process of its own, for work that keeps a CPU busy: at most one per
+        CPU, killed when the attempt times out or is cancelled. It must stand at the top of a module, and gets a
+        ProcessContext, which has no database. The wait for a free process counts against the timeout.
 
         An attempt that lasts longer than `timeout` is cancelled and counts as failed (a thread cannot be stopped: it
         runs on, its outcome is ignored). `on_discard` is told before a job is discarded, and why.
 
         Raises:
-            ConfigurationError: the name is taken.
+            ConfigurationError: the name is taken, or another process could not find the function.
         """
         if name in self._handlers:
             raise ConfigurationError(f"the job {name} is registered twice; give one of them another name")
@@ -86,6 +92,7 @@ class Jobs:
             asynchronous=inspect.iscoroutinefunction(handler)
             or inspect.iscoroutinefunction(getattr(handler, "__call__", None)),  # noqa: B004
             metrics=metrics.of(queue, name),
+            place=place_of(handler) if pool == "process" else None,
         )
         self._handlers[name] = entry
         return Job(self, entry)
@@ -97,6 +104,7 @@ class Jobs:
         queue: str = "default",
         retry: Retry | None = None,
         timeout: timedelta | None = timedelta(hours=1),
+        pool: Literal["thread", "process"] = "thread",
     ) -> Callable[[Callable[[JobContext, I], Any]], Job[I]]:
         """As a decorator: `@jobs.job(queue="mail")` over `async def send(context: JobContext, mail: Mail)`.
 
@@ -106,7 +114,7 @@ class Jobs:
         def register(function: Callable[[JobContext, I], Any]) -> Job[I]:
             known_as: str = name or function.__name__
             input_model: Any = input_of(function)
-            return self.handler(known_as, function, input_model, queue=queue, retry=retry, timeout=timeout)
+            return self.handler(known_as, function, input_model, queue=queue, retry=retry, timeout=timeout, pool=pool)
 
         return register
 
