@@ -135,6 +135,15 @@ class Claimed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """An input that may be enqueued, and where to. `remote`: for workers in other languages."""
+
+    input: BaseModel
+    queue: str
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """What one round trip brought."""
 

@@ -20,6 +20,7 @@ from . import bulk, metrics, remote_store, store
 from .bulk_models import BulkCancel, BulkResult, BulkRetry
 from .handlers import Handler, Job, JobContext, input_of, place_of
 from .models import (
+    Accepted,
     JobDetail,
     JobFinished,
     JobInputInvalid,
@@ -219,33 +220,35 @@ class Jobs:
             UnknownJob: no handler of that name is registered here, and no remote worker of the tenant named it.
             JobInputInvalid: the input does not fit the model.
         """
-        if name not in self._handlers:
-            return await self._enqueue_remote(name, input, by, key=key, at=at, priority=priority, queue=queue, tx=tx)
-        model = self.check_input(name, input)
         if at is not None and at.tzinfo is None:
             raise JobInputInvalid("`at` has no time zone; write it like 2026-01-31T12:00:00Z")
         async with self.db.join(tx, by.tenant) as tx:
-            id = await self.enqueue(
-                name, model, tenant=by.tenant, key=key, at=at, priority=priority, queue=queue, tx=tx
+            accepted = await self.accept(tx, by.tenant, name, input)
+            [id] = await self.enqueue_many(
+                name,
+                [(key, accepted.input)],
+                tenant=by.tenant,
+                at=at,
+                priority=priority,
+                queue=queue or accepted.queue,
+                remote=accepted.remote,
+                tx=tx,
             )
             return await self.get(by, id, tx=tx)
 
-    def check_input(self, name: str, input: Mapping[str, Any]) -> BaseModel:
-        """The input as the job's model reads it.
+    async def accept(self, tx: Tx, tenant: UUID, name: str, input: Mapping[str, Any]) -> Accepted:
+        """Who runs jobs of this name, and the input as they want it.
 
         Raises:
-            UnknownJob: no handler of that name is registered here.
-            JobInputInvalid: the input does not fit the model.
+            UnknownJob: no handler of that name is registered here, and no remote worker of the tenant named it.
+            JobInputInvalid: the input does not fit the handler's model.
         """
-        handler = self._handlers.get(name)
-        if handler is None:
-            known = ", ".join(sorted(self._handlers)) or "none"
-            raise UnknownJob(f"no job is called {name!r}; registered here: {known}")
+        if (handler := self._handlers.get(name)) is None:
+            return await self._accept_remote(tx, tenant, name, input)
         try:
-            model: BaseModel = handler.input.validate_json(orjson.dumps(input))
+            return Accepted(handler.input.validate_json(orjson.dumps(input)), handler.queue, remote=False)
         except ValidationError as error:
             raise _wrong_input(name, error) from None
-        return model
 
     async def get(self, by: Principal, id: UUID, *, tx: Tx | None = None) -> JobDetail:
         """One job with its input.
@@ -340,21 +343,14 @@ class Jobs:
             grace=grace,
         )
 
-    async def _enqueue_remote(
-        self, name: str, input: Mapping[str, Any], by: Principal, *, queue: str | None, tx: Tx | None, **when: Any
-    ) -> JobDetail:
-        """For the tenant's workers in other languages, which must have registered the name."""
-        async with self.db.join(tx, by.tenant) as tx:
-            known = await remote_store.declared(tx, by.tenant, [name])
-            if name not in known:
-                here = ", ".join(sorted(self._handlers)) or "none"
-                raise UnknownJob(
-                    f"no job is called {name!r}; registered here: {here}; and no remote worker has registered it"
-                )
-            entry = [(when.pop("key"), AnyInput(dict(input)))]
-            to = queue or known[name].queue
-            ids = await self.enqueue_many(name, entry, tenant=by.tenant, queue=to, remote=True, tx=tx, **when)
-            return await self.get(by, ids[0], tx=tx)
+    async def _accept_remote(self, tx: Tx, tenant: UUID, name: str, input: Mapping[str, Any]) -> Accepted:
+        known = await remote_store.declared(tx, tenant, [name])
+        if name not in known:
+            here = ", ".join(sorted(self._handlers)) or "none"
+            raise UnknownJob(
+                f"no job is called {name!r}; registered here: {here}; and no remote worker has registered it"
+            )
+        return Accepted(AnyInput(dict(input)), known[name].queue, remote=True)
 
     async def retry_many(self, by: Principal, which: BulkRetry) -> BulkResult:
         """Runs all the jobs again that `which` describes; dead ones unless it says otherwise. Each batch commits on its

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -409,3 +410,14 @@ async def test_strange_answers_are_problems_and_change_nothing(client: httpx.Asy
         assert (await worker.tell(job, "fail", **body)).status_code == 422, body
     assert (await state(client, id))["state"] == "running"
     assert (await worker.tell(job, "fail", error="half a character: \ud83d")).status_code in (200, 422)
+
+
+async def test_a_schedule_enqueues_for_remote_workers(client: httpx.AsyncClient, app: App) -> None:
+    worker = await registered(client, "resize", queue="pictures")
+    body = {"job": "resize", "input": {"width": 80}, "cron": "* * * * *"}
+    made = await client.put("/api/schedules/thumbnails", json=body)
+    assert (made.status_code, made.json()["remote"], made.json()["queue"]) == (200, True, "pictures"), made.text
+    assert await app.schedules.fire(app.clock.now() + timedelta(minutes=1)) == 1
+    [job] = await worker.claim()
+    assert job["input"] == {"width": 80}
+    assert (await worker.tell(job, "complete")).json()["state"] == "completed"

@@ -56,6 +56,8 @@ class ScheduleView(NewSchedule):
     """A schedule. Times are UTC."""
 
     name: str
+    queue: str
+    remote: bool = Field(description="Whether the tenant's workers in other languages run the job.")
     paused: bool
     next_at: datetime | None = Field(description="When it fires next; null when never again, or while it is paused.")
     last_at: datetime | None = Field(description="The time it fired for last.")
@@ -87,7 +89,8 @@ class Due:
     input: dict[str, Any]
     cron: str
     timezone: str
-    queue: str | None
+    queue: str
+    remote: bool
     priority: int
     missed: Missed
     overlap: bool

@@ -1,32 +1,32 @@
 -- name: put
 -- Makes or changes a schedule. One that is only changed in what it enqueues keeps its next time. Returns the row.
-insert into backstay.schedule (tenant_id, name, job, input, cron, timezone, queue, priority, missed, overlap, next_at,
+insert into backstay.schedule (tenant_id, name, job, input, cron, timezone, queue, remote, priority, missed, overlap, next_at,
                                created_at, updated_at)
 values (%(tenant_id)s::uuid, %(name)s::text, %(job)s::text, %(input)s::jsonb, %(cron)s::text, %(timezone)s::text,
-        %(queue)s::text, %(priority)s::smallint, %(missed)s::text, %(overlap)s::boolean, %(next_at)s::timestamptz,
+        %(queue)s::text, %(remote)s::boolean, %(priority)s::smallint, %(missed)s::text, %(overlap)s::boolean, %(next_at)s::timestamptz,
         %(now)s::timestamptz, %(now)s::timestamptz)
 on conflict (tenant_id, name) do update set
     job = excluded.job, input = excluded.input, cron = excluded.cron, timezone = excluded.timezone,
-    queue = excluded.queue, priority = excluded.priority, missed = excluded.missed, overlap = excluded.overlap,
+    queue = excluded.queue, remote = excluded.remote, priority = excluded.priority, missed = excluded.missed, overlap = excluded.overlap,
     next_at = case when (schedule.cron, schedule.timezone) = (excluded.cron, excluded.timezone)
                    then schedule.next_at else excluded.next_at end,
     updated_at = case when (schedule.job, schedule.input, schedule.cron, schedule.timezone, schedule.queue,
-                            schedule.priority, schedule.missed, schedule.overlap)
+                            schedule.remote, schedule.priority, schedule.missed, schedule.overlap)
                       is distinct from (excluded.job, excluded.input, excluded.cron, excluded.timezone, excluded.queue,
-                            excluded.priority, excluded.missed, excluded.overlap)
+                            excluded.remote, excluded.priority, excluded.missed, excluded.overlap)
                       then excluded.updated_at else schedule.updated_at end
-returning name, job, input, cron, timezone, queue, priority, missed, overlap, paused, next_at, last_at, created_at,
+returning name, job, input, cron, timezone, queue, remote, priority, missed, overlap, paused, next_at, last_at, created_at,
           updated_at;
 
 -- name: find
 -- One schedule.
-select name, job, input, cron, timezone, queue, priority, missed, overlap, paused, next_at, last_at, created_at,
+select name, job, input, cron, timezone, queue, remote, priority, missed, overlap, paused, next_at, last_at, created_at,
        updated_at
 from backstay.schedule where tenant_id = %(tenant_id)s::uuid and name = %(name)s::text;
 
 -- name: page
 -- A tenant's schedules by name, after a name.
-select name, job, input, cron, timezone, queue, priority, missed, overlap, paused, next_at, last_at, created_at,
+select name, job, input, cron, timezone, queue, remote, priority, missed, overlap, paused, next_at, last_at, created_at,
        updated_at
 from backstay.schedule
 where tenant_id = %(tenant_id)s::uuid and (%(after)s::text is null or name > %(after)s::text)
@@ -44,7 +44,7 @@ delete from backstay.schedule where tenant_id = %(tenant_id)s::uuid and name = %
 
 -- name: due
 -- Schedules whose time has come, of all tenants, locked; those that another worker is firing are passed over.
-select tenant_id, name, job, input, cron, timezone, queue, priority, missed, overlap, next_at
+select tenant_id, name, job, input, cron, timezone, queue, remote, priority, missed, overlap, next_at
 from backstay.schedule
 where next_at <= %(now)s::timestamptz and not paused
 order by next_at limit %(limit)s::bigint

@@ -68,11 +68,11 @@ class Schedules:
         Raises:
             CronInvalid: the expression or the time zone. UnknownJob, JobInputInvalid.
         """
-        self._jobs.check_input(new.job, new.input)
         cron, now = Cron(new.cron, new.timezone), self._clock.now()
         async with self._db.join(tx, by.tenant) as tx:
+            accepted = await self._jobs.accept(tx, by.tenant, new.job, new.input)
             before = await store.find(tx, by.tenant, name)
-            view = await store.put(tx, by.tenant, name, new, cron.after(now), now)
+            view = await store.put(tx, by.tenant, name, new, accepted, cron.after(now), now)
             if before is None or before.updated_at != view.updated_at:
                 await self._record(tx, by, "schedule.put", name, {"job": new.job, "cron": new.cron})
             tx.notify(_TOPIC)
@@ -161,15 +161,17 @@ class Schedules:
         return True
 
     async def _enqueue(self, tx: Tx, tenant: UUID, name: str, what: Due | ScheduleView) -> UUID:
-        return await self._jobs.enqueue(
+        key = None if what.overlap else f"schedule:{name}"
+        [job] = await self._jobs.enqueue_many(
             what.job,
-            RootModel[dict[str, Any]](what.input),
+            [(key, RootModel[dict[str, Any]](what.input))],
             tenant=tenant,
-            key=None if what.overlap else f"schedule:{name}",
             priority=what.priority,
             queue=what.queue,
+            remote=what.remote,
             tx=tx,
         )
+        return job
 
     async def _keep(self) -> None:
         """Fires what is due, at its very time, for ever."""

@@ -5,15 +5,20 @@ from uuid import UUID
 
 from ...kernel import json, sql
 from ...kernel.db import Tx
+from ..models import Accepted
 from .models import Due, Fire, NewSchedule, ScheduleView
 
 _queries = sql.load(__package__)
 
 
 async def put(
-    tx: Tx, tenant: UUID, name: str, new: NewSchedule, next_at: datetime | None, now: datetime
+    tx: Tx, tenant: UUID, name: str, new: NewSchedule, accepted: Accepted, next_at: datetime | None, now: datetime
 ) -> ScheduleView:
-    values = new.model_dump() | {"input": json.dumps(new.input).decode()}
+    values = new.model_dump() | {
+        "input": json.dumps(new.input).decode(),
+        "queue": new.queue or accepted.queue,
+        "remote": accepted.remote,
+    }
     return await _queries.put.one(tx, ScheduleView, tenant_id=tenant, name=name, next_at=next_at, now=now, **values)
 
 
