@@ -5,7 +5,8 @@
 Starts an embedded Postgres in a temporary folder (fsync on), a canned provider and the gateway, each a process of its
 own on loopback, and loads the gateway from this one. Everything is on: keys, a route of two targets, a budget, limits
 of requests and concurrency, audit, ledger. Prints requests/s, the p50 that the gateway adds to one call at a time, CPU
-of the gateway's process a request and a streamed chunk, and its memory with open streams.
+of the gateway's process a request and a streamed chunk, and its memory with open streams. `floor` is the same web
+server and the same client of providers with nothing between them: what any gateway costs that is made of those two.
 
 `--litellm PATH`: the `litellm` of an environment where its proxy is installed; it is measured in the same run, with one
 worker, against the same provider. It keeps neither budgets nor records then, as it has no database.
@@ -39,6 +40,7 @@ from upstream_clients import Canned
 
 CHUNKS = 100
 PATH = "/v1/chat/completions"
+JSON = "application/json"
 MESSAGES = '"messages":[{"role":"user","content":"%s"}]' % ("x" * 400)
 
 
@@ -102,6 +104,36 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
             bound = config.bind_socket()
             bound.listen(1024)  # whoever hears of the port may connect
             ports.put((bound.getsockname()[1], issued.secret))
+            await uvicorn.Server(config).serve([bound])
+
+    uvloop.run(main())
+
+
+def relay(ports: Any, provider: str) -> None:
+    """The floor: the gateway's server and its client of providers, with nothing of the gateway between them."""
+    import uvicorn
+
+    from backstay.gateway.models import Timeouts
+    from backstay.gateway.upstream import Upstream
+
+    async def main() -> None:
+        async with Upstream(Timeouts()) as upstream:
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                body = (await receive())["body"]
+                async with upstream.post(f"{provider}/chat/completions", body, {"content-type": JSON}) as exchange:
+                    headers = [(b"content-type", exchange.headers["content-type"].encode())]
+                    if "content-length" in exchange.headers:
+                        headers.append((b"content-length", exchange.headers["content-length"].encode()))
+                    await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
+                    async for part in exchange.chunks():
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+
+            config = uvicorn.Config(app, port=0, lifespan="off", log_level="warning", ws="none")
+            bound = config.bind_socket()
+            bound.listen(1024)
+            ports.put(bound.getsockname()[1])
             await uvicorn.Server(config).serve([bound])
 
     uvloop.run(main())
@@ -231,6 +263,17 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
+def running(process: Any) -> Iterator[int]:
+    """The id of the started process, which is ended afterwards."""
+    process.start()
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.join()
+
+
+@contextlib.contextmanager
 def litellm(program: Path, provider: int, folder: Path) -> Iterator[tuple[int, int]]:
     """LiteLLM's proxy in front of the provider; gives its port and process."""
     with socket.socket() as probe:
@@ -313,22 +356,20 @@ def main() -> None:
         provider.start()
         provider_port = ports.get(timeout=30)
         try:
+            base = f"http://127.0.0.1:{provider_port}/v1"
             for mode in modes:
                 settings = {
                     "database_url": database.url,
                     "master_key": "benchmark-" + "0123456789" * 4,
                     "data_dir": folder,
                     "durability": mode,
-                    "openai_base_url": f"http://127.0.0.1:{provider_port}/v1",
+                    "openai_base_url": base,
                 }
-                gateway = context.Process(target=serve, args=(ports, settings), daemon=True)
-                gateway.start()
-                try:
+                with running(context.Process(target=serve, args=(ports, settings), daemon=True)) as pid:
                     port, key = ports.get(timeout=60)
-                    uvloop.run(measure(mode, port, provider_port, key, gateway.pid or 0, options))
-                finally:
-                    gateway.terminate()
-                    gateway.join()
+                    uvloop.run(measure(mode, port, provider_port, key, pid, options))
+            with running(context.Process(target=relay, args=(ports, base), daemon=True)) as pid:
+                uvloop.run(measure("floor", ports.get(timeout=60), provider_port, "none", pid, options))
             if options.litellm:
                 with litellm(options.litellm, provider_port, Path(folder)) as (port, pid):
                     uvloop.run(measure("litellm", port, provider_port, "sk-bench", pid, options, "gpt-4o-mini"))
