@@ -169,7 +169,7 @@ returning id, name, extract(epoch from clock_timestamp() - seen_at)::float8 as s
 
 -- name: rescue
 -- Running jobs whose worker is gone wait again; the attempt does not count. As in settle, a newer one with the same
--- key takes over. A job that was to be cancelled is.
+-- key takes over. A job that was to be cancelled is. The names are for metrics: those that tenants made up are not told.
 with orphan as materialized (
     select j.tenant_id, j.id,
         case when j.cancelling or s.id is not null then 'cancelled' end as final,
@@ -195,9 +195,10 @@ with orphan as materialized (
     set state = 'available', worker_id = null, attempt = j.attempt - 1, rescues = j.rescues + 1
     from orphan o
     where j.tenant_id = o.tenant_id and j.id = o.id and o.final is null
-    returning j.queue, j.name
+    returning j.queue, j.name, j.remote
 )
-select queue, name from back union all select queue, name from gone;
+select queue, case when remote then 'remote' else name end as name
+from (select queue, name, remote from back union all select queue, name, remote from gone) as rescued;
 
 -- name: hold
 -- Locks a job that is still this claim's; no row when it is not. Should this process freeze before it commits, the

@@ -171,6 +171,7 @@ async def test_a_dead_worker_loses_its_jobs_and_its_late_answers_change_nothing(
     id = await enqueued(client)
     [late] = await first.claim()
     await dead(app, first)
+    assert "resize" not in (await client.get("/metrics")).text, "a tenant's names are nobody else's to read"
     [job] = await second.claim()
     assert (job["job"], job["attempt"], job["rescues"]) == (id, 1, 1)
     for what, body in ANSWERS.items():
