@@ -21,7 +21,7 @@ Owner = tuple[UUID, str]  # tenant and subject
 @dataclass(frozen=True, slots=True)
 class OpenKey:
     """A data key ready for use. The bytes are kept and not the cipher, which is made in a microsecond and takes 2.4 KB:
-    24 MiB for all that are remembered.
+    24 MB for all that may be remembered.
     """
 
     id: UUID
