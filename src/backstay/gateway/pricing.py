@@ -14,11 +14,15 @@ from .errors import PriceUnknown
 from .models import ZERO, Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice
+    from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 _MILLION = Decimal(1_000_000)
-# Prices of other kinds of token. Where a model has one, its price is not a plain one.
-_KINDS = ("input_audio_mtok", "output_audio_mtok", "cache_audio_read_mtok", "input_image_mtok", "output_image_mtok")
+# What a model charges for, in genai-prices' words. Searches are priced on their own; see `search_fee`.
+_TEXT = frozenset({"input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok"})
+_SPOKEN = frozenset({"output_audio_mtok", "output_image_mtok"})
+_MEDIA = _SPOKEN | {"input_audio_mtok", "cache_audio_read_mtok", "input_image_mtok", "cache_image_read_mtok"}
+_SEARCHES = frozenset({"web_searches_kcount", "storage_searches_kcount"})
+_ANY_LENGTH = -1
 
 
 class Price(Protocol):
@@ -85,19 +89,39 @@ class PerCall:
 
 
 @dataclass(frozen=True, slots=True)
+class _Tier:
+    """Prices of text for inputs of more than `above` tokens. `dearest_output`: of what the model may answer with."""
+
+    above: int
+    text: PerToken
+    dearest_output: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
-    """Prices that depend on the length of the input, or on what the tokens are of: counted by genai-prices."""
+    """Prices that depend on the length of the input, or on what the tokens are of. Text is counted by its tier; the
+    rest, and models that charge for something else besides, by genai-prices, which takes many times as long.
+
+    `tiers`: of text, those of the longest inputs first; empty for models that charge for something else.
+    """
 
     price: "ModelPrice"
     label: str
+    tiers: tuple[_Tier, ...] = ()
 
     def cost(self, usage: Usage) -> Decimal:
+        if self.tiers and not _has_media(usage):
+            return self._tier(usage.input_tokens).text.cost(usage)
         from genai_prices import Usage as PricedUsage
 
         used = PricedUsage(**_told(usage))
         return self.price.calc_price(used)["total_price"]
 
     def bound(self, input_tokens: int, output_tokens: int, *, media: bool = False, hour: bool = False) -> Decimal:
+        if self.tiers and not media:
+            tier = self._tier(input_tokens)
+            spoken = output_tokens * (tier.dearest_output - tier.text.output) / _MILLION
+            return tier.text.bound(input_tokens, output_tokens, hour=hour) + spoken
         read, written = input_tokens, output_tokens
         ways = [Usage(read), Usage(read, cached_tokens=read), Usage(read, written_tokens=read)]
         if hour:
@@ -109,6 +133,15 @@ class Listed:
         ends.append(Usage(read, written, output_image_tokens=written))
         plain = self.cost(Usage(read))
         return max(map(self.cost, ways)) + max(map(self.cost, ends)) - plain
+
+    def _tier(self, input_tokens: int) -> _Tier:
+        return next(tier for tier in self.tiers if input_tokens > tier.above)
+
+
+def _has_media(usage: Usage) -> bool:
+    return bool(
+        usage.input_audio_tokens or usage.output_audio_tokens or usage.input_image_tokens or usage.output_image_tokens
+    )
 
 
 def _told(usage: Usage) -> dict[str, int]:
@@ -171,13 +204,28 @@ def _listed(provider: str, model: str, day: datetime, base_url: str | None) -> P
     if info is None:
         return None
     price = info.get_prices(day)
-    names = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok")
-    read, write, cached, written, hour = (getattr(price, name) for name in names)
-    given = [value for value in (read, write, cached, written, hour) if value is not None]
-    plain = all(isinstance(value, Decimal) for value in given) and not any(getattr(price, name) for name in _KINDS)
-    if read is None or not plain:
+    charged = {name for name, value in vars(price).items() if value is not None and not name.startswith("_")}
+    kinds = charged - _TEXT - _SEARCHES
+    if "input_mtok" not in charged or not kinds <= _MEDIA:
         return Listed(price, info.id)
-    return PerToken(read, write or ZERO, read if cached is None else cached, info.id, written, hour)
+    starts = {tier.start for name in charged & (_TEXT | _MEDIA) for tier in getattr(getattr(price, name), "tiers", ())}
+    tiers = tuple(_tier(price, above, info.id) for above in sorted({*starts, _ANY_LENGTH}, reverse=True))
+    return Listed(price, info.id, tiers) if kinds or starts else tiers[0].text
+
+
+def _tier(price: "ModelPrice", above: int, label: str) -> _Tier:
+    rates = {name: _rate(getattr(price, name), above) for name in (*_TEXT, *_SPOKEN)}
+    read, write = rates["input_mtok"] or ZERO, rates["output_mtok"] or ZERO
+    cached, written, hour = rates["cache_read_mtok"], rates["cache_write_mtok"], rates["cache_write_1h_mtok"]
+    text = PerToken(read, write, read if cached is None else cached, label, written, hour)
+    return _Tier(above, text, max(write, *(rates[name] or ZERO for name in _SPOKEN)))
+
+
+def _rate(price: "Decimal | TieredPrices | None", above: int) -> Decimal | None:
+    """USD per million tokens of an input longer than `above`. In the list, a tier's price is that of all tokens."""
+    if price is None or isinstance(price, Decimal):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if tier.start <= above), price.base)
 
 
 @lru_cache(maxsize=4096)

@@ -2,12 +2,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from genai_prices import Usage as PricedUsage
+from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.gateway.errors import PriceUnknown
 from backstay.gateway.models import Usage
-from backstay.gateway.pricing import Listed, PerCall, PerToken, Prices
+from backstay.gateway.pricing import Listed, PerCall, PerToken, Prices, _listed, _told
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -86,6 +88,32 @@ def test_long_inputs_of_tiered_models_cost_more_a_token():
     price = Prices().of("openai", "gpt-5.4", NOW)
     assert isinstance(price, Listed)
     assert price.cost(Usage(1_000_000, 0)) > 10 * price.cost(Usage(100_000, 0))
+
+
+def test_every_listed_model_costs_what_the_list_says():
+    """Our own counting of text against genai-prices', for inputs on both sides of every tier in use."""
+    compared = 0
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            price, listed = _listed(provider.id, model.id, NOW, None), model.get_prices(NOW)
+            if price is None or (isinstance(price, Listed) and not price.tiers):
+                continue
+            for read in (0, 1, 32_000, 128_000, 128_001, 200_000, 200_001, 256_001, 272_001, 1_000_000):
+                used = Usage(
+                    read, 700, cached_tokens=read // 3, written_tokens=read // 4, written_hour_tokens=read // 5
+                )
+                assert price.cost(used) == listed.calc_price(PricedUsage(**_told(used)))["total_price"], model.id
+                if isinstance(price, Listed):
+                    slow = Listed(price.price, price.label)
+                    assert price.bound(read, 700, hour=True) == slow.bound(read, 700, hour=True), model.id
+                compared += 1
+    assert compared > 10_000
+
+
+def test_a_fee_for_each_request_is_part_of_the_cost():
+    price = Prices().of("perplexity", "sonar", NOW)
+    assert price.cost(Usage(1000, 500)) == Decimal("0.0135")
+    assert price.bound(1000, 500) >= Decimal("0.0135")
 
 
 def test_an_unknown_model_is_refused_unless_the_operator_set_a_price():
