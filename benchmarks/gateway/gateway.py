@@ -51,7 +51,8 @@ class Provider(Canned):
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = self.buffer[:end].lower()
-            length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+            _, _, declared = head.partition(b"content-length:")
+            length = int(declared.split(b"\r\n")[0] or 0)
             if len(self.buffer) < end + 4 + length:
                 return
             body, self.buffer = self.buffer[end + 4 : end + 4 + length], self.buffer[end + 4 + length :]
