@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import orjson
-from psycopg import AsyncConnection, AsyncCursor, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, Error, OperationalError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
@@ -239,10 +239,9 @@ class Database:
                 await connection.execute("commit")
             tx._committed()
         except BaseException:
-            await asyncio.shield(_rollback(connection))
+            await asyncio.shield(self._abandon(role, connection))
             raise
-        finally:
-            await asyncio.shield(self._pools[role].putconn(connection))
+        await asyncio.shield(self._pools[role].putconn(connection))
 
     async def _opened(self, role: str, opening: str) -> AsyncConnection[Any]:
         """A pooled connection, with a transaction open on it if `opening` is given. Idle ones whose server went away
@@ -266,12 +265,19 @@ class Database:
                 if not (connection.broken and others):
                     raise
             except BaseException:
-                await asyncio.shield(_rollback(connection))
-                await asyncio.shield(pool.putconn(connection))
+                await asyncio.shield(self._abandon(role, connection))
                 raise
             else:
                 return connection
         raise Unavailable("every database connection was lost; try again")
+
+    async def _abandon(self, role: str, connection: AsyncConnection[Any]) -> None:
+        """Rolls back and then returns the connection: one after the other, also when the caller is cancelled again
+        meanwhile and no longer waits for it."""
+        try:
+            await _rollback(connection)
+        finally:
+            await self._pools[role].putconn(connection)
 
     def _options(self, role: str) -> str:
         timeout = int(self._settings.statement_timeout * 1000)
@@ -337,9 +343,11 @@ async def _rollback(connection: AsyncConnection[Any]) -> None:
     try:
         if connection.info.transaction_status not in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN):
             await connection.execute("rollback")
-    except OperationalError as error:
-        # The server has ended the session, and with it the transaction; the pool replaces the connection.
+    except Error as error:
+        # The server has ended the session, or the driver has lost its place in it: with the connection ends the
+        # transaction, and the pool makes another.
         _log.warning("connection lost during rollback", error=str(error))
+        await connection.close()
 
 
 async def _escaping_role(connection: AsyncConnection[Any]) -> str | None:
