@@ -23,6 +23,7 @@ from .kernel import http, probes_http
 from .kernel.errors import ConfigurationError
 from .streams import http as streams_http
 from .workflows import http as workflows_http
+from .workflows.approvals import http as approvals_http
 from .workflows.machines import http as machines_http
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _ROOMS = (
     schedules_http,
     remote_workers_http,
     workflows_http,
+    approvals_http,
     machines_http,
     content_http,
     agents_http,

@@ -78,6 +78,7 @@ class App:
         )
         self.catalog = self.gateway.catalog
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
+        self.approvals = self.workflows.approvals
         self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
         self.agents = Agents(

@@ -22,6 +22,7 @@ from .kernel.migrate import Migrations
 from .kernel.roles import bootstrap
 from .kernel.settings import PREFIX, Settings
 from .kernel.telemetry import configure_logging
+from .workflows.approvals.cli import commands as approvals_commands
 from .workflows.cli import commands as runs_commands
 from .workflows.machines.cli import commands as machines_commands
 
@@ -156,6 +157,7 @@ commands.add_typer(db_commands, name="db", help="The database: shell, dump, rest
 commands.add_typer(jobs_commands, name="jobs", help="Jobs: look, retry, cancel.")
 commands.add_typer(schedules_commands, name="schedules", help="Schedules: look, pause, resume, run, delete.")
 commands.add_typer(runs_commands, name="runs", help="Runs and their steps.")
+commands.add_typer(approvals_commands, name="approvals", help="What runs ask people for: look, approve, deny.")
 commands.add_typer(machines_commands, name="machines", help="State machines and their instances.")
 commands.add_typer(content_commands, name="content", help="Ingest and search documents.")
 commands.add_typer(gateway_commands, name="gateway", help="Model calls and what they cost.")

@@ -12,23 +12,26 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": frozenset(
         {
             *("keys:*", "gateway:*", "budgets:*", "routes:*", "providers:*", "prices:*", "tags:*"),
-            *("jobs:*", "runs:*", "machines:*", "content:*", "streams:*", "events:*", "audit:read"),
+            *("jobs:*", "runs:*", "approvals:*", "machines:*", "content:*", "streams:*", "events:*", "audit:read"),
         }
     ),
     "developer": frozenset(
         {
             *("gateway:*", "budgets:read", "routes:read", "providers:read", "prices:read", "tags:read"),
-            *("jobs:*", "runs:*", "machines:*", "content:*", "streams:*", "events:read"),
+            *("jobs:*", "runs:*", "approvals:read", "machines:*", "content:*", "streams:*", "events:read"),
         }
     ),
     "operator": frozenset(
-        {"gateway:read", "budgets:*", "jobs:*", "runs:*", "machines:*", "content:read", "streams:read", "events:*"}
+        {
+            *("gateway:read", "budgets:*", "jobs:*", "runs:*", "approvals:*", "machines:*"),
+            *("content:read", "streams:read", "events:*"),
+        }
     ),
-    "approver": frozenset({"runs:read", "runs:approve", "machines:read", "streams:read"}),
-    "auditor": frozenset({"audit:*", "gateway:read", "runs:read", "machines:read", "budgets:read"}),
+    "approver": frozenset({"runs:read", "approvals:*", "machines:read", "streams:read"}),
+    "auditor": frozenset({"audit:*", "gateway:read", "runs:read", "approvals:read", "machines:read", "budgets:read"}),
     "viewer": frozenset(
         {
-            *("gateway:read", "budgets:read", "jobs:read", "runs:read", "machines:read"),
+            *("gateway:read", "budgets:read", "jobs:read", "runs:read", "approvals:read", "machines:read"),
             *("content:read", "streams:read", "events:read"),
         }
     ),

@@ -242,4 +242,5 @@ def _principal(credential: Credential) -> Principal:
         permissions=frozenset(credential.scopes) or ROLES.get(credential.role, frozenset()),
         key=credential.key_id,
         feature=credential.feature,
+        role=credential.role,
     )

@@ -13,7 +13,8 @@ _SYSTEM = UUID(int=0)
 class Principal:
     """A caller after authentication: a person, a program with an API key, or one of our own loops.
 
-    `permissions` holds names such as `jobs:write`, `jobs:*` for a whole room, or `*` for everything.
+    `permissions` holds names such as `jobs:write`, `jobs:*` for a whole room, or `*` for everything. `role` is where
+    they come from; None for our own loops.
     """
 
     tenant: UUID
@@ -22,6 +23,7 @@ class Principal:
     permissions: frozenset[str]
     key: UUID | None = None
     feature: str | None = None
+    role: str | None = None
 
     @classmethod
     def system(cls, tenant: UUID, name: str) -> "Principal":

@@ -1,14 +1,17 @@
 """Workflows: runs made of steps, which go on where they were after a crash, a deploy or a failure.
 
 Owns        run, step
-States      run: pending → running → completed | failed | cancelled | nondeterministic
+States      run: pending → running ⇄ waiting → completed | failed | cancelled | nondeterministic
             step: started → completed | failed
 Guarantees  A run started in a transaction exists if and only if that transaction commits, and then it ends.
             run.transaction: effects in the database, exactly once, committed with the step.
             run.step: effects outside, at-least-once, the intent recorded first, with a stable idempotency key.
             A worker that lost a run can write nothing to it.
+            A run that waits holds no process, no connection and no memory. What it waits for wakes it in the
+            transaction that brings it, through one job; no wake-up is lost.
 """
 
+from .approvals import Approvals, Decision
 from .models import (
     Nondeterministic,
     NotStorable,
@@ -24,12 +27,17 @@ from .models import (
     StepView,
     Suspend,
     UnknownWorkflow,
+    Waiting,
 )
 from .run import Run
-from .service import RESUME, RunHandle, Workflow, Workflows
+from .service import Workflows
+from .wakes import RESUME
+from .workflow import RunHandle, Workflow
 
 __all__ = [
     "RESUME",
+    "Approvals",
+    "Decision",
     "Nondeterministic",
     "NotStorable",
     "Run",
@@ -46,6 +54,7 @@ __all__ = [
     "StepView",
     "Suspend",
     "UnknownWorkflow",
+    "Waiting",
     "Workflow",
     "Workflows",
 ]

@@ -12,10 +12,11 @@ from ..kernel.errors import BackstayError, Conflict, Invalid, NotFound
 
 
 class RunState(StrEnum):
-    """pending → running → completed | failed | cancelled | nondeterministic."""
+    """pending → running ⇄ waiting → completed | failed | cancelled | nondeterministic."""
 
     PENDING = "pending"
     RUNNING = "running"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -23,15 +24,20 @@ class RunState(StrEnum):
 
     @property
     def finished(self) -> bool:
-        return self not in (RunState.PENDING, RunState.RUNNING)
+        return self not in (RunState.PENDING, RunState.RUNNING, RunState.WAITING)
 
 
 class StepKind(StrEnum):
-    """step: effects outside, at-least-once. transaction: effects in the database, exactly once. value: recorded."""
+    """step: effects outside, at-least-once. transaction: effects in the database, exactly once. value: recorded.
+    The others wait: for a decision, a time, a signal, a child run."""
 
     STEP = "step"
     TRANSACTION = "transaction"
     VALUE = "value"
+    APPROVAL = "approval"
+    TIMER = "timer"
+    SIGNAL = "signal"
+    CHILD = "child"
 
 
 class StepState(StrEnum):
@@ -90,6 +96,15 @@ class Suspend(BaseException):
         self.after, self.reason = after, reason
 
 
+class Waiting(BaseException):
+    """Leaves the workflow's code: the run waits for something from outside, at the latest until `due` (None: for
+    ever). A BaseException, as Suspend is."""
+
+    def __init__(self, due: datetime | None) -> None:
+        super().__init__("the run waits")
+        self.due = due
+
+
 class Superseded(BaseException):
     """Another worker has the run: whatever this one does from here on must leave no trace."""
 
@@ -131,6 +146,16 @@ class Recorded:
     error: str | None
     attempt: int
     failures: int
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the wait of a step has ended: its output as JSON text, or why it failed."""
+
+    state: StepState
+    output: str | None
+    error: str | None = None
 
 
 class NewRun(BaseModel):
@@ -170,6 +195,7 @@ class StepView(BaseModel):
     attempt: int
     failures: int
     started_at: datetime
+    due_at: datetime | None = Field(None, description="When a wait ends at the latest.")
     finished_at: datetime | None = None
 
 

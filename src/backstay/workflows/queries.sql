@@ -20,12 +20,12 @@ select set_config('lock_timeout', %(milliseconds)s::integer::text, true);
 update backstay.run
 set fence = %(fence)s::bigint, state = 'running', attempt = attempt + 1,
     started_at = coalesce(started_at, %(now)s::timestamptz)
-where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'running')
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'running', 'waiting')
 returning tenant_id, id, workflow, version, principal, input::text as input, fence, attempt;
 
 -- name: recorded
 -- The steps of a run so far, for replay.
-select seq, kind, name, args_hash, state, output::text as output, error, attempt, failures
+select seq, kind, name, args_hash, state, output::text as output, error, attempt, failures, due_at
 from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid order by seq;
 
 -- name: hold
@@ -103,7 +103,7 @@ from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
 
 -- name: steps
 -- A run's steps as people see them.
-select seq, kind, name, state, output, error, attempt, failures, started_at, finished_at
+select seq, kind, name, state, output, error, attempt, failures, started_at, due_at, finished_at
 from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid order by seq;
 
 -- name: page
@@ -114,3 +114,22 @@ where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
   and (%(state)s::text is null or state = %(state)s::text)
   and (%(workflow)s::text is null or workflow = %(workflow)s::text)
 order by id desc limit %(limit)s::bigint;
+
+-- name: open_wait
+-- A step that waits. Its run's row is locked by the same transaction.
+insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, attempt, fence, started_at, due_at)
+values (%(tenant_id)s::uuid, %(run_id)s::uuid, %(seq)s::integer, %(kind)s::text, %(name)s::text, %(args_hash)s::bytea,
+        'started', 1, %(fence)s::bigint, %(now)s::timestamptz, %(due_at)s::timestamptz);
+
+-- name: end_wait
+-- What a step waited for has come: written by whoever brings it, who has no claim of the run. No row when it has ended
+-- already.
+update backstay.step
+set state = %(state)s::text, output = %(output)s::jsonb, error = %(error)s::text, finished_at = %(now)s::timestamptz
+where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid and seq = %(seq)s::integer and state = 'started'
+  and kind in ('approval', 'timer', 'signal', 'child');
+
+-- name: park
+-- The run waits, and from here on holds nothing; no row when another worker has it.
+update backstay.run set state = 'waiting'
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running';

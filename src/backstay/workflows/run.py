@@ -28,6 +28,7 @@ from ..kernel.errors import (
 )
 from ..kernel.principal import Principal
 from . import encoding, store
+from .approvals import Approvals, approve
 from .models import (
     Nondeterministic,
     Recorded,
@@ -37,6 +38,7 @@ from .models import (
     Superseded,
     Suspend,
     Taken,
+    Waiting,
 )
 
 T = TypeVar("T")
@@ -71,11 +73,14 @@ class Run:
         taken: Taken,
         recorded: Iterable[Recorded],
         retry: Retry,
+        approvals: Approvals,
     ) -> None:
         self._db, self._clock, self._taken, self._retry = db, clock, taken, retry
+        self._approvals = approvals
         self._recorded = {step.seq: step for step in recorded}
         self._next = 0
-        self._over: BaseException | None = None  # why this attempt may begin no more steps
+        self.over: BaseException | None = None  # why this attempt may begin no more steps
+        self.wake_at: datetime | None = None  # when the first of what the code was left for is due
         self._steps_under_way: set[asyncio.Task[Any]] = set()
 
     @property
@@ -102,6 +107,7 @@ class Run:
             permissions=frozenset(principal["permissions"]),
             key=UUID(principal["key"]) if principal.get("key") else None,
             feature=principal.get("feature"),
+            role=principal.get("role"),
         )
 
     @overload
@@ -175,6 +181,8 @@ class Run:
         self._count(place, "completed")
         return result
 
+    approve = approve
+
     async def now(self) -> datetime:
         """The present moment, recorded: a replay gets the same."""
         moment: datetime = await self._value("now", _NOW, self._clock.now)
@@ -190,7 +198,10 @@ class Run:
 
         Raises:
             Nondeterministic: steps are recorded that it did not come by this time.
+            Waiting, Suspend, Superseded: it was told to leave and has eaten that.
         """
+        if self.over is not None:
+            raise self.over
         left = [step for seq, step in self._recorded.items() if seq >= self._next]
         if left:
             raise self._diverged(
@@ -217,7 +228,14 @@ class Run:
 
     def _leave(self, signal: BaseException) -> BaseException:
         """Ends this attempt: a `finally` or a sibling of the code that still asks for a step gets the same signal."""
-        self._over = self._over or signal
+        self.over = self.over or signal
+        due: datetime | None = None
+        match signal:
+            case Suspend():
+                due = self._clock.now() + signal.after
+            case Waiting():
+                due = signal.due
+        self.wake_at = min(filter(None, (self.wake_at, due)), default=None)
         return signal
 
     @asynccontextmanager
@@ -232,7 +250,7 @@ class Run:
             reason = f"a step could not be recorded: {text_of(error)}"
             raise self._leave(Suspend(_PAUSE, reason)) from error
 
-    async def _complete(self, place: "_Place", text: str, began: datetime) -> None:
+    async def _complete(self, place: "Place", text: str, began: datetime) -> None:
         async with self._recording() as tx:
             if not await store.complete_step(
                 tx,
@@ -248,17 +266,17 @@ class Run:
                 raise self._leave(Superseded())
         self._count(place, "completed")
 
-    def _place(self, kind: StepKind, name: str, args_hash: bytes) -> "_Place":
+    def _place(self, kind: StepKind, name: str, args_hash: bytes) -> "Place":
         # Taken before anything is awaited, so that steps started together are numbered in the order of the code.
-        if self._over is not None:
-            raise self._over
+        if self.over is not None:
+            raise self.over
         if (task := asyncio.current_task()) is not None and task not in self._steps_under_way:
             self._steps_under_way.add(task)
             task.add_done_callback(self._steps_under_way.discard)
         seq, self._next = self._next, self._next + 1
-        return _Place(seq, kind, name, args_hash)
+        return Place(seq, kind, name, args_hash)
 
-    def _standing(self, place: "_Place") -> Recorded | None:
+    def _standing(self, place: "Place") -> Recorded | None:
         """The finished step recorded at this place, if any."""
         recorded = self._recorded.get(place.seq)
         if recorded is None:
@@ -283,9 +301,7 @@ class Run:
             raise StepFailed(recorded.name, recorded.error or "no reason recorded")
         return encoding.decode(adapter, recorded.output, f"step {recorded.name}")
 
-    async def _signalled(
-        self, place: "_Place", signal: Discard | RetryLater | Snooze, began: datetime
-    ) -> BaseException:
+    async def _signalled(self, place: "Place", signal: Discard | RetryLater | Snooze, began: datetime) -> BaseException:
         match signal:
             case Snooze():
                 return self._leave(Suspend(signal.after, signal.reason or "snoozed"))
@@ -296,7 +312,7 @@ class Run:
 
     async def _failed(
         self,
-        place: "_Place",
+        place: "Place",
         error: BaseException,
         began: datetime,
         *,
@@ -330,11 +346,11 @@ class Run:
         delay = self._retry.delay(failures, random.random) if after is None else after
         return self._leave(Suspend(delay, f"step {place.name} failed: {reason}"))
 
-    def _count(self, place: "_Place", outcome: str) -> None:
+    def _count(self, place: "Place", outcome: str) -> None:
         _executed.labels(self._taken.workflow, place.kind, outcome).inc()
 
 
-class _Place:
+class Place:
     """Where in the run a step stands, and what identifies it on replay."""
 
     __slots__ = ("args_hash", "kind", "name", "seq")

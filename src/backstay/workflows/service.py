@@ -1,17 +1,16 @@
 """Decides about runs: registration, start, resumption, the end. Each decision is one transaction."""
 
-import inspect
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Generic, TypeVar, get_type_hints, overload
+from datetime import datetime, timedelta
+from typing import Any, overload
 from uuid import UUID
 
 import orjson
 import structlog
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ..audit import Audit
 from ..events import Events
@@ -22,7 +21,8 @@ from ..kernel.db import Database, Tx
 from ..kernel.errors import ConfigurationError, FieldError, TimedOut
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
-from . import encoding, store
+from . import encoding, store, waits_store
+from .approvals import Approvals
 from .models import (
     Nondeterministic,
     Recorded,
@@ -38,72 +38,17 @@ from .models import (
     Suspend,
     Taken,
     UnknownWorkflow,
+    Waiting,
 )
 from .run import Run, text_of
+from .wakes import QUEUE, RESUME, Wakes
+from .workflow import I, O, RunHandle, Workflow
 
-I = TypeVar("I", bound=BaseModel)  # noqa: E741 -- input and output, as in Workflow[I, O]
-O = TypeVar("O")  # noqa: E741
-RESUME = "workflow.resume"
 _TOPIC = "runs"
 _UNKNOWN_VERSION_WAIT = timedelta(seconds=10)
 _FINISHED_POLL = 1.0
 _finished = telemetry.counter("backstay_runs_finished_total", "Runs by how they ended.", ["workflow", "state"])
 _log = telemetry.log("workflows")
-
-
-class Workflow(Generic[I, O]):
-    """A registered workflow. Calling it runs its code inline, as part of another run."""
-
-    def __init__(
-        self,
-        workflows: "Workflows",
-        function: Callable[[Run, I], Awaitable[O]],
-        name: str,
-        version: str,
-        retry: Retry,
-    ) -> None:
-        self._workflows = workflows
-        self.function, self.name, self.version, self.retry = function, name, version, retry
-        self.input: TypeAdapter[Any] = TypeAdapter(_input_of(function))
-        self.output = encoding.adapter_of(function)
-
-    async def __call__(self, run: Run, input: I) -> O:
-        return await self.function(run, input)
-
-    async def start(
-        self,
-        input: I,
-        *,
-        key: str | UUID | None = None,
-        tenant: UUID | None = None,
-        by: Principal | None = None,
-        tx: Tx | None = None,
-    ) -> "RunHandle":
-        """Starts a run of this version, in `tx` when given: it exists if and only if that commits.
-
-        `by` is who the run acts for; without one it acts for `tenant` (or the tenant of `tx`) with every permission.
-        Idempotent on `key`: a second start with it returns the first run, whatever its state.
-
-        Raises:
-            ConfigurationError: none of `tenant`, `by` and `tx` says which tenant it is for.
-        """
-        return await self._workflows.start_with(self, input, key=key, tenant=tenant, by=by, tx=tx)
-
-
-@dataclass(frozen=True, slots=True)
-class RunHandle:
-    """A run that was started."""
-
-    id: UUID
-    by: Principal
-    workflows: "Workflows"
-
-    async def get(self) -> RunDetail:
-        return await self.workflows.get(self.by, self.id)
-
-    async def result(self, timeout: float = 60.0) -> Any:
-        """As `Workflows.result`."""
-        return await self.workflows.result(self.by, self.id, timeout=timeout)
 
 
 class Workflows:
@@ -114,11 +59,13 @@ class Workflows:
         self._registered: dict[tuple[str, str], Workflow[Any, Any]] = {}
         self._newest: dict[str, Workflow[Any, Any]] = {}
         self._lease = timedelta(seconds=jobs.settings.lease_seconds)
-        self._resume_job = jobs.handler(
+        self._wakes = Wakes(jobs, clock)
+        self.approvals = Approvals(db, clock, self._wakes, audit, events)
+        jobs.handler(
             RESUME,
             self._resume,
             ResumeRun,
-            queue="workflows",
+            queue=QUEUE,
             # how often a run's own code may fail is the workflow's to say; this binds what fails around it
             retry=Retry(max_attempts=1_000, cap=timedelta(minutes=1)),
             timeout=None,
@@ -197,7 +144,7 @@ class Workflows:
                 now=now,
             ):
                 return RunHandle(await store.run_with_key(tx, whose, workflow.name, str(known_as)), by, self)
-            await self._resume_job.enqueue(ResumeRun(run=id), tenant=whose, key=str(id), tx=tx)
+            await self._wakes.wake(tx, whose, id)
             about = {"workflow": workflow.name, "version": workflow.version}
             await self._audit.record(tx, by, "run.started", f"run:{id}", run=id, metadata=about)
             await self._events.emit(tx, "run.started", {"run": str(id), **about}, tenant=whose)
@@ -290,17 +237,14 @@ class Workflows:
                 _UNKNOWN_VERSION_WAIT,
                 f"workflow {taken.workflow} is not registered here in version {taken.version}",
             )
-        run = Run(self._db, self._clock, taken, recorded, workflow.retry)
+        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self.approvals)
         try:
             try:
-                try:
-                    output = await workflow.function(run, workflow.input.validate_json(taken.input))
-                finally:
-                    await run.wind_up()
-                text = encoding.encode(workflow.output, output, f"workflow {workflow.name}")
-                run.finish()
+                text = await self._execute(workflow, run, taken)
             except Suspend as signal:
-                raise Snooze(signal.after, signal.reason) from signal
+                raise Snooze(self._until(run.wake_at), signal.reason) from signal
+            except Waiting:
+                await self._park(taken, run.wake_at)
             except Nondeterministic as signal:
                 await self._end(taken, run.by, RunState.NONDETERMINISTIC, error=str(signal))
             except Cancel as signal:
@@ -324,6 +268,33 @@ class Workflows:
                 raise Snooze(self._lease / 2, "another worker's transaction still holds the run")
             return taken, tuple(await store.recorded(tx, context.tenant, id) if taken else ())
 
+    async def _execute(self, workflow: Workflow[Any, Any], run: Run, taken: Taken) -> str:
+        """What the workflow's code returns, as JSON text. A signal that told it to leave counts, whatever the code has
+        made of it: a group of tasks wraps it, a `gather` may have eaten it."""
+        try:
+            try:
+                output = await workflow.function(run, workflow.input.validate_json(taken.input))
+            finally:
+                await run.wind_up()
+        except BaseException as error:
+            if run.over is None or error is run.over or isinstance(error, asyncio.CancelledError):
+                raise
+            raise run.over from error
+        text = encoding.encode(workflow.output, output, f"workflow {workflow.name}")
+        run.finish()
+        return text
+
+    async def _park(self, taken: Taken, wake_at: datetime | None) -> None:
+        """From here on nobody holds the run. What it waits for wakes it, and so does the time `wake_at`."""
+        async with self._db.tenant_tx(taken.tenant_id) as tx:
+            if not await waits_store.park(tx, taken):
+                raise Superseded
+            if wake_at is not None:
+                await self._wakes.wake(tx, taken.tenant_id, taken.id, at=wake_at)
+
+    def _until(self, moment: datetime | None) -> timedelta:
+        return max(timedelta(), (moment or self._clock.now()) - self._clock.now())
+
     async def _give_up(self, context: JobContext, input: ResumeRun, reason: str) -> None:
         """The job is about to be discarded: the run has failed."""
         taken, _ = await self._take(context, input.run)
@@ -331,7 +302,7 @@ class Workflows:
             return
         workflow = self._registered.get((taken.workflow, taken.version))
         retry = workflow.retry if workflow else Retry()
-        by = Run(self._db, self._clock, taken, (), retry).by
+        by = Run(self._db, self._clock, taken, (), retry, self.approvals).by
         await self._end(taken, by, RunState.FAILED, error=reason)
 
     async def _end(
@@ -343,6 +314,7 @@ class Workflows:
         async with self._db.tenant_tx(taken.tenant_id) as tx:
             if not await store.finish(tx, taken, state, output, error, self._clock.now()):
                 raise Superseded
+            await self.approvals.withdraw(tx, taken.tenant_id, taken.id)
             await self._audit.record(
                 tx,
                 by,
@@ -362,18 +334,6 @@ class Workflows:
         log("run ended", state=state, workflow=taken.workflow, reason=error)
 
 
-def _input_of(function: Callable[..., Any]) -> type[BaseModel]:
-    name = encoding.name_of(function)
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) == 2 and inspect.iscoroutinefunction(function):
-        hint = get_type_hints(function).get(parameters[1].name)
-        if isinstance(hint, type) and issubclass(hint, BaseModel):
-            return hint
-    raise ConfigurationError(
-        f"the workflow {name} must be `async def {name}(run: Run, input: Model)`, Model being a pydantic model"
-    )
-
-
 def _stored(by: Principal) -> dict[str, Any]:
     return {
         "id": str(by.id),
@@ -381,6 +341,7 @@ def _stored(by: Principal) -> dict[str, Any]:
         "permissions": sorted(by.permissions),
         "key": None if by.key is None else str(by.key),
         "feature": by.feature,
+        "role": by.role,
     }
 
 
