@@ -31,6 +31,7 @@ from .models import (
 )
 from .run import Run
 from .service import Workflows
+from .signals import RunEnded, SignalInvalid, SignalTimedOut, SignalUnfit
 from .wakes import RESUME
 from .workflow import RunHandle, Workflow
 
@@ -42,12 +43,16 @@ __all__ = [
     "NotStorable",
     "Run",
     "RunDetail",
+    "RunEnded",
     "RunFailed",
     "RunHandle",
     "RunInputInvalid",
     "RunNotFound",
     "RunState",
     "RunView",
+    "SignalInvalid",
+    "SignalTimedOut",
+    "SignalUnfit",
     "StepFailed",
     "StepKind",
     "StepState",

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..audit import Audit
@@ -13,6 +14,7 @@ from ..auth import Auth
 from ..events import Events
 from ..jobs import Jobs
 from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
+from ..kernel.errors import Invalid
 from ..kernel.principal import Principal
 from .models import RunState
 from .service import Workflows
@@ -67,6 +69,22 @@ def show(id: Annotated[UUID, typer.Argument(help="The run's id.")], json: Json =
         said = step.error or _short(step.output)
         table.add_row(str(step.seq), step.name, step.kind, step.state, str(step.attempt), took, said)
     out.print(table if run.steps else "no steps yet")
+
+
+@commands.command()
+def signal(
+    id: Annotated[UUID, typer.Argument(help="The run's id.")],
+    name: Annotated[str, typer.Argument(help="The signal's name.")],
+    payload: Annotated[str, typer.Option(help="What comes with it, as JSON.")] = "null",
+    key: Annotated[str | None, typer.Option(help="A second signal with the same key is not sent.")] = None,
+) -> None:
+    """Send a signal to a run. What your program declares of its signals is checked by the running server only."""
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"--payload is not JSON: {error}") from None
+    sent = _with_workflows(lambda runs, by: runs.send_signal(id, name, value, by=by, key=key))
+    out.print(f"signal {sent.number} of run {id}: {escape(sent.name)}")
 
 
 def _short(value: object) -> str:

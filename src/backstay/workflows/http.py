@@ -9,6 +9,8 @@ from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
 from .models import NewRun, RunDetail, RunInputInvalid, RunNotFound, RunState, RunView, UnknownWorkflow
 from .service import Workflows
+from .signals import RunEnded, SignalInvalid, SignalView
+from .signals.models import NewSignal
 
 router = Router("/api/runs", tag="runs")
 Service = Annotated[Workflows, service("workflows")]
@@ -37,3 +39,17 @@ async def index(
 async def show(id: UUID, by: Caller, workflows: Service) -> RunDetail:
     """One run with its input, output and steps."""
     return await workflows.get(by, id)
+
+
+@router.post("/{id}/signals", permission="runs:write", status=201, errors=[RunNotFound, RunEnded, SignalInvalid])
+async def send_signal(id: UUID, body: NewSignal, by: Caller, tx: Tx, workflows: Service) -> SignalView:
+    """Send a signal to a run. A second one with the same `key` is not sent: the first is returned."""
+    return await workflows.send_signal(id, body.name, body.payload, by=by, key=body.key, tx=tx)
+
+
+@router.get("/{id}/signals", permission="runs:read")
+async def signals(id: UUID, by: Caller, page: PageRequest, workflows: Service) -> Page[SignalView]:
+    """The signals that were sent to a run, in order."""
+    after = int(page.after[0]) if page.after else 0
+    found = await workflows.signals.list(by, id, after=after, limit=page.limit + 1)
+    return Page.of(found, page, lambda signal: [signal.number])

@@ -40,6 +40,8 @@ from .models import (
     Taken,
     Waiting,
 )
+from .signals import Signals, signal
+from .timers import sleep
 
 T = TypeVar("T")
 _HOPELESS = (
@@ -74,12 +76,14 @@ class Run:
         recorded: Iterable[Recorded],
         retry: Retry,
         approvals: Approvals,
+        signals: Signals,
     ) -> None:
         self._db, self._clock, self._taken, self._retry = db, clock, taken, retry
-        self._approvals = approvals
+        self._approvals, self._signals = approvals, signals
         self._recorded = {step.seq: step for step in recorded}
         self._next = 0
         self.over: BaseException | None = None  # why this attempt may begin no more steps
+        self._done = self._refused = False  # this attempt has finished a step; has refused one because others wait
         self.wake_at: datetime | None = None  # when the first of what the code was left for is due
         self._steps_under_way: set[asyncio.Task[Any]] = set()
 
@@ -182,6 +186,8 @@ class Run:
         return result
 
     approve = approve
+    signal = signal
+    sleep = sleep
 
     async def now(self) -> datetime:
         """The present moment, recorded: a replay gets the same."""
@@ -269,6 +275,7 @@ class Run:
     def _place(self, kind: StepKind, name: str, args_hash: bytes) -> "Place":
         # Taken before anything is awaited, so that steps started together are numbered in the order of the code.
         if self.over is not None:
+            self._refused = True
             raise self.over
         if (task := asyncio.current_task()) is not None and task not in self._steps_under_way:
             self._steps_under_way.add(task)
@@ -346,7 +353,14 @@ class Run:
         delay = self._retry.delay(failures, random.random) if after is None else after
         return self._leave(Suspend(delay, f"step {place.name} failed: {reason}"))
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether another attempt would get further: a branch of the code that waits for nothing was stopped by one
+        that waits. Asked again only as long as each attempt finishes a step."""
+        return self._done and self._refused
+
     def _count(self, place: "Place", outcome: str) -> None:
+        self._done = self._done or outcome != "retried"
         _executed.labels(self._taken.workflow, place.kind, outcome).inc()
 
 

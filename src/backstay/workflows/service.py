@@ -41,6 +41,7 @@ from .models import (
     Waiting,
 )
 from .run import Run, text_of
+from .signals import Signals, SignalView
 from .wakes import QUEUE, RESUME, Wakes
 from .workflow import I, O, RunHandle, Workflow
 
@@ -61,6 +62,7 @@ class Workflows:
         self._lease = timedelta(seconds=jobs.settings.lease_seconds)
         self._wakes = Wakes(jobs, clock)
         self.approvals = Approvals(db, clock, self._wakes, audit, events)
+        self.signals = Signals(db, clock, self._wakes, audit, events)
         jobs.handler(
             RESUME,
             self._resume,
@@ -81,7 +83,13 @@ class Workflows:
     def workflow(self, function: Callable[[Run, I], Awaitable[O]], /) -> Workflow[I, O]: ...
     @overload
     def workflow(
-        self, /, *, name: str | None = None, version: str = "1", retry: Retry | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        version: str = "1",
+        retry: Retry | None = None,
+        signals: Mapping[str, Any] | None = None,
     ) -> Callable[[Callable[[Run, I], Awaitable[O]]], Workflow[I, O]]: ...
     def workflow(
         self,
@@ -91,11 +99,13 @@ class Workflows:
         name: str | None = None,
         version: str = "1",
         retry: Retry | None = None,
+        signals: Mapping[str, Any] | None = None,
     ) -> Any:
         """Registers `async def f(run: Run, input: Model) -> Output`, as `@workflow` or `@workflow(version="2")`.
 
         A run stays on the version it began with; new runs take the one registered last. `retry` is for each step, and
-        for the code between the steps.
+        for the code between the steps. `signals` are the types of the payloads that it takes, by name; then others
+        are refused when they are sent.
 
         Raises:
             ConfigurationError: name and version are taken, or the function is not of this form.
@@ -110,6 +120,7 @@ class Workflows:
                     f"the workflow {made.name} is registered twice in version {version}; name or version must differ"
                 )
             self._registered[made.name, version] = self._newest[made.name] = made
+            self.signals.declare(made.name, version, signals or {})
             return made
 
         return register if function is None else register(function)
@@ -183,6 +194,19 @@ class Workflows:
             run.steps = await store.steps(tx, by.tenant, id)
             return run
 
+    async def send_signal(
+        self,
+        run: UUID,
+        name: str,
+        payload: Any = None,
+        *,
+        by: Principal,
+        key: str | UUID | None = None,
+        tx: Tx | None = None,
+    ) -> SignalView:
+        """As `Signals.send`."""
+        return await self.signals.send(run, name, payload, by=by, key=key, tx=tx)
+
     async def list(
         self,
         by: Principal,
@@ -237,14 +261,14 @@ class Workflows:
                 _UNKNOWN_VERSION_WAIT,
                 f"workflow {taken.workflow} is not registered here in version {taken.version}",
             )
-        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self.approvals)
+        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self.approvals, self.signals)
         try:
             try:
                 text = await self._execute(workflow, run, taken)
             except Suspend as signal:
                 raise Snooze(self._until(run.wake_at), signal.reason) from signal
             except Waiting:
-                await self._park(taken, run.wake_at)
+                await self._park(taken, self._clock.now() if run.goes_on else run.wake_at)
             except Nondeterministic as signal:
                 await self._end(taken, run.by, RunState.NONDETERMINISTIC, error=str(signal))
             except Cancel as signal:
@@ -302,7 +326,7 @@ class Workflows:
             return
         workflow = self._registered.get((taken.workflow, taken.version))
         retry = workflow.retry if workflow else Retry()
-        by = Run(self._db, self._clock, taken, (), retry, self.approvals).by
+        by = Run(self._db, self._clock, taken, (), retry, self.approvals, self.signals).by
         await self._end(taken, by, RunState.FAILED, error=reason)
 
     async def _end(

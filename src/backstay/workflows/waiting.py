@@ -35,8 +35,8 @@ async def wait(
             if not await store.hold(tx, run._taken, run._db.patience):
                 raise run._leave(Superseded())
             ended = await (_begun(run, place, due, tx, begin) if opened is None else overdue(tx))
-            if ended is not None:
-                await waits_store.end_wait(tx, run.tenant, run.id, place.seq, ended, run._clock.now())
+            if ended and not await waits_store.end_wait(tx, run.tenant, run.id, place.seq, ended, run._clock.now()):
+                ended = None  # it was brought in the last moment, and with it the job that reads it
         if ended is not None:
             run._count(place, ended.state)
             return ended

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from backstay.audit import Audit
 from backstay.events import Events
 from backstay.jobs import Jobs, Retry
-from backstay.kernel.clock import SystemClock
+from backstay.kernel.clock import ManualClock, SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
 from backstay.kernel.settings import Settings
@@ -35,6 +35,13 @@ def jobs(db: Database, clock: SystemClock, settings: Settings) -> Jobs:
 @pytest.fixture
 def workflows(db: Database, clock: SystemClock, jobs: Jobs, vault: Vault) -> Workflows:
     return Workflows(db, clock, jobs, Audit(db, clock, vault), Events(db, clock))
+
+
+@pytest.fixture
+def slow_clock(settings: Settings, db: Database, vault: Vault, manual_clock: ManualClock) -> tuple[Workflows, Jobs]:
+    """Workflows whose clock the test moves."""
+    jobs = Jobs(db, manual_clock, settings)
+    return Workflows(db, manual_clock, jobs, Audit(db, manual_clock, vault), Events(db, manual_clock)), jobs
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ from pydantic import BaseModel
 
 from backstay.audit import Audit
 from backstay.auth import Auth
-from backstay.events import Events
 from backstay.jobs import Jobs
 from backstay.kernel.clock import ManualClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
 from backstay.kernel.errors import BackstayError, Forbidden
 from backstay.kernel.principal import Principal
-from backstay.kernel.settings import Settings
 from backstay.workflows import Decision, Run, RunHandle, RunState, Workflows
 from backstay.workflows.approvals import ApprovalClosed, ApprovalNotFound, ApprovalState, ApprovalView, EditInvalid
 
@@ -228,13 +226,6 @@ async def test_another_tenant_sees_nothing_and_decides_nothing(
         with pytest.raises(ApprovalNotFound):
             await attempt
     assert (await inbox.get(owner, approval.id)).state == ApprovalState.PENDING
-
-
-@pytest.fixture
-def slow_clock(settings: Settings, db: Database, vault: Vault, manual_clock: ManualClock) -> tuple[Workflows, Jobs]:
-    """Workflows whose clock the test moves."""
-    jobs = Jobs(db, manual_clock, settings)
-    return Workflows(db, manual_clock, jobs, Audit(db, manual_clock, vault), Events(db, manual_clock)), jobs
 
 
 @pytest.mark.parametrize("default", ["approve", "deny"])
