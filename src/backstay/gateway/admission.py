@@ -24,7 +24,7 @@ from .errors import GatewayError
 from .expectation import Expectation
 from .models import Admitted, OutputKind, Reservation, Settlement
 from .terms import Unit
-from .windows import Needs, Taken, Window, WindowKey, limit_headers, no_more, refusal, refusing
+from .windows import Needs, Taken, Window, WindowKey, limit_headers, no_bound, no_more, refusal, refusing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -203,6 +203,10 @@ class _Batch:
     def decide(self, call: Reservation, windows: Sequence[Window], now: datetime) -> Admitted | GatewayError:
         """Takes what `call` needs from all of `windows`, or nothing when one of them refuses."""
         needs: Needs = {Unit.USD: call.reserve, Unit.TOKENS: call.tokens, Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
+        hard = next((one for one in windows if one.unit == Unit.USD and one.hard), None) if call.unbounded else None
+        if hard is not None and call.unbounded:
+            self.entries.append(entries.refused(call, hard))
+            return no_bound(hard, call.unbounded)
         full = refusing(windows, needs, now)
         if full is not None:
             self.entries.append(entries.refused(call, full))

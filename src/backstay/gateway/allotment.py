@@ -3,8 +3,8 @@
 from decimal import Decimal
 
 from .admission import Admission
-from .models import Admitted, Mode
-from .order import Order
+from .call import Call
+from .models import Mode
 from .providers import Target
 from .transcript import Transcript
 
@@ -16,8 +16,9 @@ _CHARACTERS = 4  # a token, where one delta has several
 class Allotment:
     """Extends a call before it writes more than it holds for. A budget that has no room then cuts it off."""
 
-    def __init__(self, admission: Admission, admitted: Admitted, order: Order, reserved: int) -> None:
-        self._admission, self._admitted, self._order = admission, admitted, order
+    def __init__(self, admission: Admission, call: Call, reserved: int) -> None:
+        self._admission, self._call, self._order = admission, call, call.order
+        order = call.order
         self._covered = reserved
         self._expected = order.mode is Mode.EXPECTED
         self._step = max(_LEAST, order.written * order.request.choices // _STEP)
@@ -30,7 +31,8 @@ class Allotment:
         """
         while self._written(talk) >= self._covered:
             usd = self._bound(target, self._covered + self._step) - self._bound(target, self._covered)
-            await self._admission.extend(self._admitted, usd, self._step)
+            await self._admission.extend(self._call.admitted, usd, self._step)
+            self._call.reserved += usd
             self._covered += self._step
 
     def _bound(self, target: Target, written: int) -> Decimal:

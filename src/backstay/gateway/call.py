@@ -30,12 +30,12 @@ class Try:
 
     @property
     def cost(self) -> Decimal:
-        used = self.usage.input_tokens or self.usage.output_tokens
+        used = self.usage.input_tokens or self.usage.output_tokens or self.usage.web_searches
         return self.target.cost(self.usage) if used else ZERO
 
 
 class Call:
-    """Keeps the tries of one admitted order. `winner` is the one whose answer the client gets."""
+    """Keeps the tries of one admitted order. `winner` is the one whose answer the client gets; `reserved` is in USD."""
 
     def __init__(self, order: Order, admitted: Admitted) -> None:
         self.order, self.admitted = order, admitted
@@ -43,6 +43,7 @@ class Call:
         self.tries: list[Try] = []
         self.winner: Try | None = None
         self.settled = False
+        self.reserved = admitted.reservation.reserve
 
     def begin(self, target: Target) -> Try:
         self.tries.append(Try(target))
@@ -68,9 +69,9 @@ class Call:
     def end(self, outcome: str, payload: Mapping[str, Any], clock: Clock) -> Settlement:
         for attempt in self.tries:
             attempt.end(outcome)
-        return Settlement(
-            self.admitted, outcome, tuple(self._row(one) for one in self._in_order()), payload, clock.now()
-        )
+        rows = tuple(self._row(one) for one in self._in_order())
+        over = max(ZERO, sum((row.cost for row in rows), ZERO) - self.reserved)
+        return Settlement(self.admitted, outcome, rows, payload, clock.now(), overspent=over)
 
     def _in_order(self) -> list[Try]:
         """The winner last: what the call shows of provider and model is the last attempt's."""

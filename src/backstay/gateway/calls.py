@@ -38,6 +38,9 @@ _requests = telemetry.counter("backstay_gateway_calls_total", "Model calls ended
 _seconds = telemetry.histogram("backstay_gateway_call_seconds", "Model calls, begin to end.", ["provider", "model"])
 _tokens = telemetry.counter("backstay_gateway_tokens_total", "Tokens used.", ["provider", "model", "direction"])
 _cost = telemetry.counter("backstay_gateway_cost_usd_total", "USD spent.", ["provider", "model"])
+_overspent = telemetry.counter(
+    "backstay_gateway_overspent_usd_total", "USD that calls cost beyond what they held.", ["provider", "model"]
+)
 _malformed = telemetry.counter("backstay_gateway_malformed_events_total", "Events of providers skipped.", ["provider"])
 _SETTLE_LIMIT = 10.0
 
@@ -105,7 +108,7 @@ class Calls:
         """
         order, admitted = await self._admit(order)
         call = Call(order, admitted)
-        allotment = Allotment(self._admission, admitted, order, await self._reserved(order))
+        allotment = Allotment(self._admission, call, await self._reserved(order))
         passage: Passage | None = None
         failure: BackstayError | None = None
         try:
@@ -204,6 +207,7 @@ class Calls:
                 models=tuple(target.name for target in others),
                 route=order.plan.route,
                 why=order.plan.why if order.plan.route else {},
+                unbounded=order.unbounded,
             )
         )
         try:
@@ -279,6 +283,9 @@ class Calls:
         meters.input_tokens.inc(call.usage.input_tokens)
         meters.output_tokens.inc(call.usage.output_tokens)
         meters.cost.inc(float(end.cost))
+        if end.overspent:
+            _overspent.labels(target.provider.name, target.price.label).inc(float(end.overspent))
+            _log.warning("a call cost more than it held", call=str(call.order.id), usd=str(end.overspent))
         return future
 
     def _settled(self, future: "asyncio.Future[None]") -> None:
@@ -316,12 +323,12 @@ async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str
     if order.kind == "count":
         one.end("ok")
         return raw, body
-    usage = native.usage_of(body)
+    usage = native.usage_of(body) or order.estimate(len(raw) // 4)
     if native is surface:
-        one.end("ok", usage or order.estimate(len(raw) // 4))
+        one.end("ok", _searched(usage, order.request.searches_untold))
         return raw, body
     said = native.read_answer(body)
-    one.end("ok", usage or order.estimate(len(raw) // 4))
+    one.end("ok", usage)
     answer = surface.write_answer(replace(said, usage=one.usage), order.request)
     return json.dumps(answer), answer
 
@@ -368,6 +375,15 @@ async def _opened(order: Order, one: Try, prefill: bool, allotment: Allotment) -
 
 def so_far(order: Order, passage: Passage) -> Usage:
     """What an answer used up to here: the provider's word once it is finished, and an estimate as long as it is not."""
+    return _searched(_tokens_so_far(order, passage), passage.searches)
+
+
+def _searched(usage: Usage, searches: int) -> Usage:
+    """With that many searches at least: some are seen that the usage does not tell of."""
+    return usage if usage.web_searches >= searches else replace(usage, web_searches=searches)
+
+
+def _tokens_so_far(order: Order, passage: Passage) -> Usage:
     talk = passage.talk
     guess = order.estimate(talk.outputs)
     if talk.usage is None or (talk.finished and talk.usage.output_tokens):

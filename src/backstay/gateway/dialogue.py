@@ -13,7 +13,7 @@ from .models import Usage
 
 JsonObject = Mapping[str, Any]
 Kind = Literal["chat", "embed", "count"]
-SEARCHES = 10  # what is reserved for a provider's own web search where the request sets no limit to it
+SEARCHES = 10  # of a provider's own in the web: what is reserved and allowed where the request sets no limit
 
 
 class Stop(StrEnum):
@@ -299,9 +299,11 @@ class Request:
     """What the pipeline must know of a request before it is admitted, whatever the format.
 
     `input_bound`: at most so many input tokens (a token has at least one byte). `max_tokens` counts for one choice.
-    `web_searches`: so many requests to the web are expected of the provider at most, none unless its own search is
-    offered to the model. `told`: what the answer tells again of the request, where its format does that. The rest is
-    for routing: what the request needs, and how much of it there is.
+    `web_searches`: so many requests to the web the provider makes at most, none unless its own search is offered to
+    the model; with `searches_freely`, its format knows no limit to them and these are only what is likely.
+    `searches_untold`: so many are made in any case, and the answer need not say so. `told`: what the answer tells again
+    of the request, where its format does that. The rest is for routing: what the request needs, and how much of it
+    there is.
     """
 
     model: str
@@ -315,6 +317,8 @@ class Request:
     media: int = 0
     reasoning: bool = False
     web_searches: int = 0
+    searches_freely: bool = False
+    searches_untold: int = 0
     user: str | None = None
     metadata: JsonObject = field(default_factory=dict)
     told: JsonObject = field(default_factory=dict)

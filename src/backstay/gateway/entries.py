@@ -67,6 +67,7 @@ def finished(end: Settlement) -> NewEntry:
             "cost": str(end.cost),
             "attempts": attempts,
             **({"cached": end.cached} if end.cached else {}),
+            **({"overspent": str(end.overspent)} if end.overspent else {}),
         },
     )
 

@@ -1,5 +1,6 @@
 """What a provider's failure is, and what is done about it: the table of the design, row by row."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _TOO_LONG = re.compile(
 )
 _FILTERED = re.compile(r"content.?(filter|policy|management)|responsible ai|safety system|flagged", re.IGNORECASE)
 _PREFILL = re.compile(r"prefill|end with a user|final (assistant|message)|last message", re.IGNORECASE)
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
 _FILTER_CODES = ("content_filter", "content_policy_violation", "moderation_blocked")
 
 Verdict = Literal["good", "bad", "unknown"]
@@ -82,7 +84,7 @@ def raise_for_status(exchange: Exchange, raw: bytes, wire: EmbedWire | Wire, pro
     status = exchange.status
     if status == 200:
         return
-    headers = {name: exchange.headers[name] for name in _TOLD if name in exchange.headers}
+    headers = _wait(_parsed(raw)) | {name: exchange.headers[name] for name in _TOLD if name in exchange.headers}
     if status in _KEY_REFUSED:
         raise ProviderFailed(provider.refusal, status_seen=status)
     if 400 <= status < 500:
@@ -120,8 +122,8 @@ def reported(error: ProviderFailed, body: Any, wire: EmbedWire | Wire, provider:
         return ProviderFailed(provider.refusal, status_seen=status)
     if status < 500:
         # Its body is no answer by itself, and so of no format.
-        return _refused(status, error.detail, body)(error.detail, status, b"", {}, "")
-    return ProviderFailed(error.detail, status_seen=status, wire=wire.name)
+        return _refused(status, error.detail, body)(error.detail, status, b"", _wait(body), "")
+    return ProviderFailed(error.detail, headers=_wait(body), status_seen=status, wire=wire.name)
 
 
 def refuses_prefill(error: BackstayError) -> bool:
@@ -135,6 +137,18 @@ def _refused(status: int, detail: str, body: Any) -> type[ProviderRefused]:
     if status == 400 and (_code(body) in _FILTER_CODES or _FILTERED.search(detail)):
         return ContentFiltered
     return ProviderRefused
+
+
+def _wait(body: Any) -> dict[str, str]:
+    """Google says in its error how long to wait, and not in a header; in whole seconds as one, and never sooner."""
+    body = body[-1] if isinstance(body, list) and body else body
+    error = body.get("error") if isinstance(body, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str) and (found := _DURATION.fullmatch(delay)):
+            return {"retry-after": str(math.ceil(float(found[1])))}
+    return {}
 
 
 def _code(body: Any) -> Any:

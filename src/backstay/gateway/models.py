@@ -63,6 +63,7 @@ class Reservation:
     These are the most it may use, or in the mode `expected` what `Admission.expected_output` lets expect; such a call
     is extended before it uses more. `models`: further ones that may answer in the place of the first, as
     `provider:model`; budgets and limits of each bind the call. `route`: by which it came to them, and `why`.
+    `unbounded`: the model, if one may cost more than any reservation; a hard budget does not let it in.
     """
 
     id: UUID
@@ -79,6 +80,7 @@ class Reservation:
     models: tuple[str, ...] = ()
     route: str | None = None
     why: Mapping[str, Any] = field(default_factory=dict)
+    unbounded: str | None = None
 
     def scopes(self) -> list[tuple[UUID, str, str]]:
         """Every (tenant, scope, subject) whose budgets and limits bound this call."""
@@ -135,7 +137,8 @@ class Settlement:
     """How an admitted call ended. Written exactly once, by whichever process and however late.
 
     `cached`: exact or semantic, where a kept answer was given. What was saved is in USD: what the kept answer had cost,
-    and what the dearest target of the route would have cost more. `rescued`: a fallback answered.
+    and what the dearest target of the route would have cost more. `rescued`: a fallback answered. `overspent`: USD
+    beyond what the call held.
     """
 
     admitted: Admitted
@@ -147,6 +150,7 @@ class Settlement:
     saved_by_cache: Decimal = ZERO
     saved_by_route: Decimal = ZERO
     rescued: bool = False
+    overspent: Decimal = ZERO
 
     @property
     def cost(self) -> Decimal:

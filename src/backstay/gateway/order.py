@@ -18,6 +18,7 @@ from .providers import Outgoing, Target
 from .wire import ANTHROPIC, CHAT, EMBED_WIRES, GEMINI, WIRES, Body
 from .wire.fields import wrong
 from .wire.gemini import ids as gemini_ids
+from .wire.gemini.answer import searches_once
 
 _PLACES = {
     "openai-chat": Surface.CHAT,
@@ -102,6 +103,16 @@ class Order:
         return max(
             target.bound(read, written, media=media, hour=self.hour, searches=searches) for target in self.plan.targets
         )
+
+    @property
+    def unbounded(self) -> str | None:
+        """A target that may search the web, for a fee, as often as it likes: nothing bounds what the call may cost."""
+        if not self.request.searches_freely:
+            return None
+        free = (
+            one for one in self.plan.targets if self.relays(one) and one.search_fee and not searches_once(one.asked)
+        )
+        return next((target.name for target in free), None)
 
     @property
     def question(self) -> Question:

@@ -39,7 +39,7 @@ class Passage:
     """
 
     def __init__(self, surface: Wire, native: Wire, request: Request, guards: GuardedStream | None = None) -> None:
-        self._surface, self._request, self._guards = surface, request, guards
+        self._surface, self._native, self._request, self._guards = surface, native, request, guards
         self._reader: Reader = native.reader()
         relayed = surface.name == native.name and guards is None
         self._writer: Writer | None = None if relayed else surface.writer(request)
@@ -60,6 +60,12 @@ class Passage:
     @property
     def malformed(self) -> int:
         return self._reader.malformed
+
+    @property
+    def searches(self) -> int:
+        """How often the provider has searched the web, as far as it is known."""
+        untold = self._request.searches_untold if self._native is self._surface else 0
+        return max(self._reader.searches, untold)
 
     @property
     def begun(self) -> bool:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 from uuid import UUID
 
 from ..audit import Audit
@@ -57,6 +57,20 @@ _MAX_TAG = 256
 RETRIES = 2  # at one target, beside the first attempt
 _LEAST_OUTPUT = 16  # some providers take no lower limit, and are asked for this much
 _AN_HOUR = b'"1h"'  # how Anthropic's format asks a prompt cache to keep something for an hour
+
+
+class About(TypedDict, total=False):
+    """Whom and what a call is for.
+
+    `idempotency` goes to the provider as its Idempotency-Key; providers that ignore it may answer twice. `internal`:
+    the call is Backstay's own, for no caller's user, and so the tenant's mandatory tags are not asked of it.
+    """
+
+    feature: Required[str]
+    user: str | None
+    run: UUID | None
+    idempotency: str | None
+    internal: bool
 
 
 class Gateway:
@@ -137,22 +151,8 @@ class Gateway:
         except (store.DatabaseError, BackstayError) as error:
             _log.warning("the process row stays for the sweeper", error=str(error))
 
-    async def complete(
-        self,
-        by: Principal,
-        request: Mapping[str, Any],
-        *,
-        feature: str,
-        user: str | None = None,
-        run: UUID | None = None,
-        idempotency: str | None = None,
-        internal: bool = False,
-    ) -> Answer:
+    async def complete(self, by: Principal, request: Mapping[str, Any], **about: Unpack[About]) -> Answer:
         """A chat completion in the OpenAI shape.
-
-        `idempotency` goes to the provider as its Idempotency-Key; providers that ignore it may answer twice.
-        `internal`: the call is Backstay's own, for no caller's user, and so the tenant's mandatory tags are not asked
-        of it.
 
         Raises:
             BadRequest: the request is wrong (400). TagRequired: the tenant asks for a tag that is missing (400).
@@ -160,30 +160,12 @@ class Gateway:
             ProviderRefused, ProviderFailed and its kinds: the provider did not answer as it should.
         """
         body = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
-        order = await self.order(
-            by,
-            CHAT.name,
-            "chat",
-            body,
-            feature=feature,
-            user=user,
-            run=run,
-            idempotency=idempotency,
-            internal=internal,
-        )
+        order = await self.order(by, CHAT.name, "chat", body, **about)
         reply = await self.answer(order)
         return Answer.of(reply.body, reply.raw, reply.call, reply.usage, reply.cost)
 
     async def stream(
-        self,
-        by: Principal,
-        request: Mapping[str, Any],
-        *,
-        feature: str,
-        user: str | None = None,
-        run: UUID | None = None,
-        idempotency: str | None = None,
-        internal: bool = False,
+        self, by: Principal, request: Mapping[str, Any], **about: Unpack[About]
     ) -> AsyncIterator[dict[str, Any]]:
         """The chunks of a chat completion in the OpenAI shape; the last one carries the usage, with no choices.
 
@@ -194,52 +176,21 @@ class Gateway:
             As `complete`; an error after the first chunk has the `usage` so far.
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}}
-        order = await self.order(
-            by,
-            CHAT.name,
-            "chat",
-            body,
-            feature=feature,
-            user=user,
-            run=run,
-            idempotency=idempotency,
-            internal=internal,
-        )
+        order = await self.order(by, CHAT.name, "chat", body, **about)
         async with aclosing(self.chunks(order)) as groups:
             async for group in groups:
                 for chunk in group:
                     if body := chunk.body:
                         yield body
 
-    async def embed(
-        self,
-        by: Principal,
-        model: str,
-        inputs: Sequence[str],
-        *,
-        feature: str,
-        user: str | None = None,
-        run: UUID | None = None,
-        idempotency: str | None = None,
-        internal: bool = False,
-    ) -> Embeddings:
+    async def embed(self, by: Principal, model: str, inputs: Sequence[str], **about: Unpack[About]) -> Embeddings:
         """Vectors for `inputs`, in their order, by one request to the provider.
 
         Raises:
             As `complete`.
         """
         body = {"model": model, "input": list(inputs), "encoding_format": "base64"}
-        order = await self.order(
-            by,
-            EMBED.name,
-            "embed",
-            body,
-            feature=feature,
-            user=user,
-            run=run,
-            idempotency=idempotency,
-            internal=internal,
-        )
+        order = await self.order(by, EMBED.name, "embed", body, **about)
         reply = await self.answer(order)
         vectors = EMBED.read_vectors(reply.body, len(inputs))
         found = [list(vector) for vector in vectors.vectors]
@@ -262,7 +213,7 @@ class Gateway:
     ) -> Order:
         """Checks a request of the format `surface`, finds who may answer it and the most it may cost.
 
-        `feature`: None for the usual one, which does not count as given. `internal` as in `complete`. `raw`: the
+        `feature`: None for the usual one, which does not count as given. `internal` as in About. `raw`: the
         request's bytes, when there are any. `headers`: the client's, names in lower case; those that begin with
         `backstay-` say how the call is to be made.
 

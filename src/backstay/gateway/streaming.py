@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 from types import TracebackType
 
 from .allotment import Allotment
@@ -155,7 +156,12 @@ async def open_stream(order: Order, target: Target, prefill: bool, allotment: Al
         parts = await stack.enter_async_context(aclosing(exchange.chunks()))
         passage = Passage(WIRES[order.surface], native, order.request, order.watch)
         opened = OpenStream(parts, passage, native, limits, target, allotment)
-        await opened.begin()
+        try:
+            await opened.begin()
+        except GatewayError as error:
+            if passage.searches:  # billed, whatever comes of the answer
+                error.usage = replace(passage.talk.usage or order.estimate(0), web_searches=passage.searches)
+            raise
         opened.owns(stack.pop_all())
         return opened
 

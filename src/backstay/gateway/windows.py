@@ -117,6 +117,15 @@ def refusal(full: Window, needs: Needs, now: datetime, told: Headers = ()) -> Ga
     return RateLimited(detail, headers, model=subject)
 
 
+def no_bound(hard: Window, model: str) -> GatewayError:
+    """Why a hard budget lets in no call whose provider may search the web as often as it likes."""
+    return BudgetExceeded(
+        f"{_name(hard)} is hard, and nothing bounds how often {model} searches the web for a fee. Leave the search "
+        "out, ask another model, or make the budget a soft one.",
+        model=model,
+    )
+
+
 def no_more(full: Window, needs: Needs) -> GatewayError:
     """Why `full` gives a running call no more than it holds."""
     more = _figure(needs[full.unit])

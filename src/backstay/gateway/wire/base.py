@@ -49,7 +49,7 @@ class Reader(Protocol):
 
     `body` is the last event, parsed; `done` turns true with the end mark, `used` with usage; `final` says that the last
     event ends the answer for its reader and so must not leave before the call is settled. `malformed` counts events
-    that were skipped.
+    that were skipped, `searches` the provider's own requests to the web that were seen and are billed.
     """
 
     body: Body | None
@@ -57,6 +57,7 @@ class Reader(Protocol):
     used: bool
     final: bool
     malformed: int
+    searches: int
 
     def feed(self, data: bytes) -> Sequence[Delta]:
         """What the `data` of one event says.
@@ -119,7 +120,8 @@ class Wire(Protocol):
 
     def native(self, body: Body, model: str) -> Body:
         """A client's request as a provider of this format takes it, who calls the model `model`: without what earlier
-        answers of other formats had sealed into the conversation."""
+        answers of other formats had sealed into the conversation, and with a limit to searches in the web where the
+        format has one and the client set none: as many as are reserved."""
         ...
 
     def read_answer(self, body: Body) -> Said:

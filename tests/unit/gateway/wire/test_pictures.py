@@ -6,7 +6,7 @@ from google.genai.types import GenerateContentResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 
-from backstay.gateway.dialogue import Media, MediaDelta, Request, Text
+from backstay.gateway.dialogue import Ask, Media, MediaDelta, Request, Text, ToolCall, ToolResult, Turn
 from backstay.gateway.models import Usage
 from backstay.gateway.passage import Passage
 from backstay.gateway.transcript import deltas_of
@@ -152,3 +152,53 @@ def test_pictures_are_output_and_counted_as_such():
     assert passage.feed(b"data: " + orjson.dumps(event) + b"\n\n")
     assert passage.begun
     assert MediaDelta(0, PNG) in GEMINI.reader().feed(orjson.dumps(event))
+
+
+CALL = ToolCall("t1", "look", "{}")
+SHOWN = Ask(
+    "m",
+    (
+        Turn("user", (Text("draw"),)),
+        Turn("assistant", (Text("Here."), PNG, SOUND, CALL)),
+        Turn("user", (Text("brighter"), ToolResult("t1", (Text("seen"),)))),
+    ),
+)
+BASE64 = "data:image/png;base64,AAAA"
+TOLD = "[image, shown in the next message]"
+
+
+def test_a_picture_of_the_models_is_shown_by_the_user_in_a_chat():
+    drawn, result, shown = CHAT.write(SHOWN, Quirks())["messages"][1:]
+    assert drawn["content"] == f"Here.{TOLD}[audio, shown in the next message]"
+    assert result["role"] == "tool"
+    sound = {"type": "input_audio", "input_audio": {"data": "CCCC", "format": "wav"}}
+    picture = {"type": "image_url", "image_url": {"url": BASE64}}
+    assert shown == {"role": "user", "content": [picture, sound, {"type": "text", "text": "brighter"}]}
+
+
+def test_a_picture_of_the_models_is_shown_by_the_user_to_anthropic():
+    drawn, shown = ANTHROPIC.write(SHOWN, Quirks())["messages"][1:]
+    assert [block.get("text") for block in drawn["content"]] == ["Here.", TOLD, NOTE_OF_SOUND, None]
+    source = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    assert [block["type"] for block in shown["content"]] == ["tool_result", "image", "text"]
+    assert shown["content"][1] == {"type": "image", "source": source}
+
+
+def test_a_picture_of_the_models_is_shown_by_the_user_to_responses():
+    _, drawn, call, result, shown = RESPONSES.write(SHOWN, Quirks())["input"]
+    assert [part["text"] for part in drawn["content"]] == ["Here.", TOLD, NOTE_OF_SOUND]
+    assert (call["type"], result["type"]) == ("function_call", "function_call_output")
+    assert [part["type"] for part in shown["content"]] == ["input_image", "input_text"]
+    assert shown["content"][0]["image_url"] == BASE64
+
+
+def test_a_picture_that_no_user_answered_is_shown_at_the_end():
+    last = Ask("m", (Turn("user", (Text("draw"),)), Turn("assistant", (PNG,))))
+    messages = CHAT.write(last, Quirks())["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == TOLD
+
+
+def test_gemini_gets_a_picture_of_the_models_where_it_was():
+    drawn = GEMINI.write(SHOWN, Quirks())["contents"][1]
+    assert [next(iter(part)) for part in drawn["parts"]] == ["text", "inlineData", "inlineData", "functionCall"]

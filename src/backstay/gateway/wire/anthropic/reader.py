@@ -22,7 +22,7 @@ class MessageReader:
     def __init__(self) -> None:
         self.body: Body | None = None
         self.done = self.used = self.final = False
-        self.malformed = 0
+        self.malformed = self.searches = 0
         self._blocks: dict[int, int] = {}
         self._next = 0
         self._inputs: dict[int, Any] = {}
@@ -125,6 +125,8 @@ class MessageReader:
                 return (ToolBegan(self._number(index), call, name),)
             case {"type": "redacted_thinking" | "tool_use"}:
                 return self._malformed()
+            case {"type": "server_tool_use", "name": "web_search"}:
+                self.searches += 1
         self._blocks[index] = _SKIPPED
         return _NOTHING
 

@@ -6,6 +6,7 @@ from typing import Any
 from ...dialogue import Ask, Output, Part, Text, Tool, ToolChoice, Turn
 from ..base import Body, Quirks
 from ..fields import wrong
+from ..pictures import handed_back
 from ..values import flag, items, mapping, maybe_string, string
 from .blocks import read_content, read_texts, write_parts
 from .fields import maybe_mapping, number, whole
@@ -158,7 +159,7 @@ def write(ask: Ask, quirks: Quirks) -> Body:
 def _messages(ask: Ask) -> list[Body]:
     """Turns of alternating roles, each with its blocks in the order that Anthropic asks for."""
     merged: list[Body] = []
-    for turn in ask.turns:
+    for turn in handed_back(ask.turns):
         content = write_parts(turn.parts, "messages")
         if not content:
             continue

@@ -37,7 +37,7 @@ _ERRORS = {
 }
 _STATUSES = {kind: status for status, kind in _ERRORS.items()} | {"api_error": 500}
 _MAX_NAME = 512
-_MOST_SEARCHES = 1_000_000
+_MOST_SEARCHES = 1_000_000  # more than any answer has
 _ROLES = ("user", "assistant", "system")
 _THINKING = ("enabled", "adaptive")
 _PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -99,7 +99,10 @@ class Anthropic:
         return requests.write(ask, quirks)
 
     def native(self, body: Body, model: str) -> Body:
-        return {**without_foreign_thoughts(body), "model": model}
+        native = {**without_foreign_thoughts(body), "model": model}
+        if any(map(_searches, tools := items(body.get("tools"), "tools"))):
+            native["tools"] = [_limited(tool) for tool in tools]
+        return native
 
     def read_answer(self, body: Body) -> Said:
         if (message := self.error_of(body)) is not None:
@@ -205,7 +208,11 @@ def _searches(tool: Body) -> int:
     kind, most = tool.get("type"), tool.get("max_uses")
     if not isinstance(kind, str) or not kind.startswith("web_search"):
         return 0
-    return most if type(most) is int and 0 <= most <= _MOST_SEARCHES else SEARCHES
+    return min(most, _MOST_SEARCHES) if type(most) is int and most >= 0 else SEARCHES
+
+
+def _limited(tool: Body) -> Body:
+    return {**tool, "max_uses": _searches(tool)} if tool.get("max_uses") is None and _searches(tool) else tool
 
 
 def _model(value: Any) -> str:

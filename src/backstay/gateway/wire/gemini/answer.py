@@ -101,9 +101,13 @@ def queries_of(body: Mapping[str, Any]) -> set[str]:
 
 
 def searches_of(queries: set[str], model: Any) -> int:
-    """How many of them are billed: each on its own, but all of a prompt as one by models before Gemini 3."""
-    old = isinstance(model, str) and model.startswith(_BY_PROMPT)
-    return min(1, len(queries)) if old else len(queries)
+    """How many of them are billed."""
+    return min(1, len(queries)) if searches_once(model) else len(queries)
+
+
+def searches_once(model: Any) -> bool:
+    """All searches for a prompt are billed as one: so it is before Gemini 3, from which on each counts."""
+    return isinstance(model, str) and model.startswith(_BY_PROMPT)
 
 
 def usage_of(body: Mapping[str, Any]) -> Usage | None:

@@ -68,6 +68,7 @@ def check(body: Mapping[str, Any], size: int | None = None) -> Request:
         media=media,
         reasoning=thinking is not None and thinking.value("thinkingBudget") not in (0, "0"),
         web_searches=SEARCHES if searching else 0,
+        searches_freely=searching,
         metadata=labels if isinstance(labels, dict) else {},
     )
 

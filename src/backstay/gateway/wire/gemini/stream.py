@@ -74,12 +74,12 @@ class GeminiReader:
     When `feed` raises, `body` is the event that made it do so, and `usage_of(body)` what was used until then.
     """
 
-    __slots__ = ("_answer", "_choices", "_queries", "_usage", "body", "done", "final", "malformed", "used")
+    __slots__ = ("_answer", "_choices", "_queries", "_usage", "body", "done", "final", "malformed", "searches", "used")
 
     def __init__(self) -> None:
         self.body: Body | None = None
         self.done = self.used = self.final = False
-        self.malformed = 0
+        self.malformed = self.searches = 0
         self._answer: str | None = None
         self._choices: dict[int, _Choice] = {}
         self._queries: set[str] = set()
@@ -125,10 +125,11 @@ class GeminiReader:
         if usage is None and queries <= self._queries:
             return None
         self._queries |= queries
+        self.searches = searches_of(self._queries, body.get("modelVersion"))
         self._usage = usage or self._usage
         if self._usage is None:
             return None
-        return replace(self._usage, web_searches=searches_of(self._queries, body.get("modelVersion")))
+        return replace(self._usage, web_searches=self.searches)
 
     def _begin(self, body: Body, usage: Usage | None) -> Began:
         id, model = body.get("responseId"), body.get("modelVersion")

@@ -4,6 +4,7 @@ Departures that are widely spoken are understood as well: `reasoning_content` (o
 `reasoning_details` for what has to come back unmodified.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -36,6 +37,7 @@ from .. import fields
 from ..base import Body, Quirks, Reader, Writer
 from ..fields import wrong
 from ..gemini.ids import unpack_id
+from ..pictures import handed_back
 from . import errors
 from .chat_stream import ChatReader, ChatWriter, shown
 from .words import (
@@ -51,6 +53,8 @@ from .words import (
     usage_of,
 )
 
+_SEARCHING = re.compile(r"-search-(preview|api)\b")  # models that search whether they are told to or not
+_SHOWN = ("image", "audio")  # what a user may show
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
@@ -76,9 +80,11 @@ class OpenAIChat:
         if tools is not None and not isinstance(tools, list):
             raise wrong("tools", "must be a list")
         bound, media = _bound(body, messages, size)
-        metadata = body.get("metadata")
+        metadata, name = body.get("metadata"), fields.model(body)
+        # Searching models do it once for each answer, and do not say so.
+        searches = int(body.get("web_search_options") is not None or bool(_SEARCHING.search(name)))
         return Request(
-            model=fields.model(body),
+            model=name,
             stream=stream,
             include_usage=bool(options and options.get("include_usage")),
             max_tokens=max((limit for limit in limits if limit is not None), default=None),
@@ -88,6 +94,8 @@ class OpenAIChat:
             tools=len(tools or ()),
             media=media,
             reasoning=body.get("reasoning_effort") not in (None, "none", "minimal"),
+            web_searches=searches,
+            searches_untold=searches,
             user=fields.user(body),
             metadata=metadata if isinstance(metadata, dict) else {},
         )
@@ -371,7 +379,7 @@ def _write_messages(ask: Ask, quirks: Quirks) -> Iterator[Body]:
     if ask.system:
         content = "\n\n".join(part.text for part in ask.system)
         yield {"role": "developer" if quirks.developer_role else "system", "content": content}
-    for turn in ask.turns:
+    for turn in handed_back(ask.turns, _SHOWN):
         if turn.role == "assistant":
             yield write_message(turn.parts, _plain_id)
         else:

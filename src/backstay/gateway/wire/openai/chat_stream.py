@@ -37,7 +37,7 @@ class ChatReader:
     def __init__(self) -> None:
         self.body: Body | None = None
         self.done = self.used = self.final = False
-        self.malformed = 0
+        self.malformed = self.searches = 0
         self._began = False
         self._blocks: dict[tuple[int, Any], int] = {}
 

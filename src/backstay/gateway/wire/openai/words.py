@@ -116,6 +116,14 @@ def usage_of(answer: Mapping[str, Any]) -> Usage | None:
         min(fields.tokens(outside, "reasoning_tokens"), written),
         input_audio_tokens=min(fields.tokens(inside, "audio_tokens"), read),
         output_audio_tokens=min(fields.tokens(outside, "audio_tokens"), written),
+        web_searches=_searches(usage),
+    )
+
+
+def _searches(usage: Mapping[str, Any]) -> int:
+    """Searches in the web, where they are told: OpenRouter does it as Anthropic, Perplexity has its own word."""
+    return fields.tokens(usage.get("server_tool_use"), "web_search_requests") or fields.tokens(
+        usage, "num_search_queries"
     )
 
 

@@ -90,10 +90,10 @@ def usage_of(body: Mapping[str, Any]) -> Usage | None:
 
 def _searches(output: Any) -> int:
     """Searches in the web, which are billed; opening a page that was found, or looking for something in it, is not."""
-    return sum(1 for item in output if _is_search(item)) if isinstance(output, list) else 0
+    return sum(1 for item in output if is_search(item)) if isinstance(output, list) else 0
 
 
-def _is_search(item: Any) -> bool:
+def is_search(item: Any) -> bool:
     if not isinstance(item, dict) or item.get("type") != "web_search_call" or item.get("status") == "failed":
         return False
     action = item.get("action")

@@ -114,13 +114,11 @@ def written(part: Content, role: Role) -> Body:
         if role == "user":
             return {"type": "input_text", "text": part.text}
         return {"type": "refusal", "refusal": part.text}
-    if role == "assistant":
-        raise _unsayable(part, "in a turn of the model")
     if part.kind == "image":
         return _written_image(part)
     if part.kind == "document":
         return _written_file(part)
-    raise _unsayable(part, "at all")
+    raise _unsayable(part)
 
 
 def _written_image(media: Media) -> Body:
@@ -148,6 +146,6 @@ def _written_file(media: Media) -> Body:
     return content
 
 
-def _unsayable(media: Media, where: str) -> BadRequest:
-    detail = f"the Responses API takes no {media.kind} {where}; choose a model of another provider, or leave it out"
+def _unsayable(media: Media) -> BadRequest:
+    detail = f"the Responses API takes no {media.kind} at all; choose a model of another provider, or leave it out"
     return BadRequest(detail)

@@ -38,7 +38,7 @@ class ResponsesReader:
     def __init__(self) -> None:
         self.body: Body | None = None
         self.done = self.used = self.final = False
-        self.malformed = 0
+        self.malformed = self.searches = 0
         self._began = self._called = False
         # Blocks by output index and content index.
         self._blocks: dict[tuple[int, int], int] = {}
@@ -127,6 +127,7 @@ class ResponsesReader:
         item, index = body.get("item"), body.get("output_index", 0)
         if not isinstance(item, dict) or type(index) is not int:
             return None
+        self.searches += answers.is_search(item)
         return self._rest(item, index)
 
     def _ended(self, body: Body) -> Sequence[Delta] | None:

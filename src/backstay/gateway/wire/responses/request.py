@@ -9,6 +9,7 @@ from ...dialogue import SEARCHES, Ask, Output, Reasoning, Request, Text, Thinkin
 from .. import values
 from ..base import Body, Quirks
 from ..fields import wrong
+from ..pictures import handed_back
 from . import fields as read
 from . import items
 from . import seal as seals
@@ -64,7 +65,7 @@ def _searches(body: Body, tools: list[Any]) -> int:
     if not any(isinstance(kind, str) and kind.startswith("web_search") for kind in kinds):
         return 0
     most = body.get("max_tool_calls")
-    return most if type(most) is int and 0 <= most <= _MAX_TOKENS else SEARCHES
+    return min(most, _MAX_TOKENS) if type(most) is int and most >= 0 else SEARCHES
 
 
 def understood(body: Body) -> Ask:
@@ -108,7 +109,7 @@ def written(ask: Ask, quirks: Quirks) -> Body:
         raise _unsayable("stop", "stop sequences")
     if ask.choices > 1:
         raise _unsayable("n", "several answers at once")
-    asked = list(items.written(ask.turns))
+    asked = list(items.written(handed_back(ask.turns)))
     system = "\n\n".join(part.text for part in ask.system)
     body: Body = {"model": ask.model, "input": asked}
     if system and not asked:
@@ -138,7 +139,10 @@ def written(ask: Ask, quirks: Quirks) -> Body:
 
 def native(body: Body) -> Body:
     """The body for a provider of this format, without reasoning items that hold the seal of another format: the
-    provider would refuse what it cannot decrypt. The same object when there are none."""
+    provider would refuse what it cannot decrypt; with a limit to its searches, where none is set. The same object when
+    nothing is to be changed."""
+    if body.get("max_tool_calls") is None and _searches(body, values.items(body.get("tools"), "tools")):
+        body = body | {"max_tool_calls": SEARCHES}
     value = body.get("input")
     if not isinstance(value, list):
         return body
