@@ -60,7 +60,7 @@ async def main(count: int, dimensions: int, queries: int) -> None:
         app = await stack.enter_async_context(App(Settings.load(data_dir=Path(place), log_level="error")))
         jobs = Jobs(app.db, app.clock, app.settings)
         content = Content(app.db, app.clock, jobs, topics, app.audit, app.events)
-        content.pipeline.index_rows = count
+        content.indexer.rows = count
         topic, tenant = content.collection("topics", embedder="bench:topics"), app.default_tenant
         start = time.perf_counter()
         for at in range(0, count, 1000):

@@ -14,7 +14,7 @@ from uuid import UUID
 from .agents import Agents
 from .audit import Audit
 from .auth import Auth, IssuedKey
-from .content import Content
+from .content import BatchLimit, Content
 from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
@@ -80,7 +80,8 @@ class App:
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
         self.approvals = self.workflows.approvals
         self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
-        self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events)
+        limits = {model: BatchLimit(**given) for model, given in self.settings.embed_batches.items()}
+        self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events, limits=limits)
         self.agents = Agents(
             self.db, self.clock, self.content, self.gateway, self.workflows, self.streams, self.audit, self.events
         )

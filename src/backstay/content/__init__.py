@@ -1,17 +1,20 @@
 """Content: documents that are searched as text and by meaning, beside regular SQL.
 
-Owns        collection, content (documents), chunk, space, vec_<space> (vectors), embed_pending, embed_call, bm_term,
-            bm_delta
-States      of a space: building → active → retired; of an embedding request: asked → written | failed | lost
+Owns        collection, content (documents), chunk, space, vec_<space> (vectors), embed_pending, embed_call, embed_pace,
+            bm_term, bm_delta
+States      of a space: building → active → retired; of an embedding request: asked → answered → written | failed | lost
 Guarantees  A document, its chunks, their statistics and the job that embeds them commit together, or not at all.
             Text search sees a document from its commit on; a write's latency does not depend on the embedder.
             A vector is written only where the chunk still has the text that was sent: a late answer changes nothing.
-            A crash bills at most one embedding request again. A chunk that the embedder refuses stops no other.
+            A crash bills at most one embedding request again, and the ledger of requests says what was paid.
+            A chunk that the embedder refuses is parked with the reason and stops no other. An embedder that asks for
+            patience, or is down, is asked by one request at a time until it answers again.
             A tenant finds its own chunks only, and other tenants' words do not weigh in its ranking.
 """
 
 from .collection import Collection
 from .models import (
+    BatchLimit,
     CollectionDiffers,
     CollectionNeedsCode,
     CollectionNotFound,
@@ -20,11 +23,13 @@ from .models import (
     Document,
     DocumentInvalid,
     DocumentNotFound,
+    EmbedCall,
     EmbedderSilent,
     Format,
     Hit,
     Mode,
     NoEmbedder,
+    Parked,
     Put,
     SearchAnswer,
     Standing,
@@ -32,6 +37,7 @@ from .models import (
 from .service import Content
 
 __all__ = [
+    "BatchLimit",
     "Collection",
     "CollectionDiffers",
     "CollectionNeedsCode",
@@ -42,11 +48,13 @@ __all__ = [
     "Document",
     "DocumentInvalid",
     "DocumentNotFound",
+    "EmbedCall",
     "EmbedderSilent",
     "Format",
     "Hit",
     "Mode",
     "NoEmbedder",
+    "Parked",
     "Put",
     "SearchAnswer",
     "Standing",

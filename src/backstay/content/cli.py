@@ -15,7 +15,7 @@ from ..auth import Auth
 from ..events import Events
 from ..gateway import Gateway
 from ..jobs import Jobs
-from ..kernel.cli import Base, Command, Json, out, print_json
+from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
 from .models import DEV_EMBEDDER, Coverage, Definition
@@ -27,6 +27,7 @@ _MAX_BYTES = 8 * 1024 * 1024
 _AT_ONCE = min(100, MAX_BATCH)
 
 Collection = Annotated[str, typer.Option(help="The collection.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
 
 
 @Command
@@ -87,9 +88,47 @@ def coverage(collection: Collection = "docs", json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    table = Table(*asdict(found), box=None, pad_edge=False)
-    table.add_row(*(f"{value:.1f} s" if name == "lag" else str(value) for name, value in asdict(found).items()))
+    counted = {name: value for name, value in asdict(found).items() if name not in ("rests_until", "trouble")}
+    table = Table(*counted, box=None, pad_edge=False)
+    table.add_row(*(f"{value:.1f} s" if name == "lag" else str(value) for name, value in counted.items()))
     out.print(table)
+    if found.rests_until is not None:
+        out.print(f"the embedder is not asked before {local(found.rests_until)}: {escape(found.trouble or '')}")
+
+
+@commands.command()
+def parked(collection: Collection = "docs", limit: Limit = 50, json: Json = False) -> None:
+    """List the chunks that the embedder refused, and why."""
+    found = _with_content(lambda content, by: content.parked(by, collection, limit=limit))
+    if json:
+        print_json(found)
+        return
+    table = by_id("document", "since", "error")
+    for chunk in found:
+        table.add_row(str(chunk.chunk), escape(chunk.id), local(chunk.since), escape(chunk.error))
+    out.print(table if found else "nothing is parked")
+
+
+@commands.command("retry-parked")
+def retry_parked(collection: Collection = "docs") -> None:
+    """Try the chunks again that the embedder refused, and ask an embedder that rests."""
+    tried = _with_content(lambda content, by: content.retry_parked(by, collection))
+    out.print(f"{tried} chunks wait for the embedder again")
+
+
+@commands.command("embed-calls")
+def embed_calls(collection: Collection = "docs", limit: Limit = 50, json: Json = False) -> None:
+    """List the newest requests to the embedder, and what they cost."""
+    found = _with_content(lambda content, by: content.embed_calls(by, collection, limit=limit))
+    if json:
+        print_json(found)
+        return
+    table = by_id("state", "inputs", "tokens", "cost", "asked at", "error")
+    for call in found:
+        cost = "" if call.cost is None else f"{call.cost:f}"
+        counts = (str(call.inputs), str(call.tokens), cost)
+        table.add_row(str(call.id), call.state, *counts, local(call.asked_at), escape(call.error or ""))
+    out.print(table if found else "no requests")
 
 
 def _files(folder: Path) -> list[Path]:

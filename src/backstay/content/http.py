@@ -1,6 +1,7 @@
 """Collections, documents and search over HTTP."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -140,6 +141,31 @@ class CoverageView(View):
     pending: int
     parked: int = Field(description="Chunks that the embedder refused.")
     lag: float = Field(description="Seconds that the oldest waiting chunk has waited.")
+    rests_until: datetime | None = Field(description="The embedder is not asked before this time.")
+    trouble: str | None = Field(description="Why it rests, or is asked slowly.")
+
+
+class ParkedView(View):
+    """A chunk that the embedder refused."""
+
+    chunk: UUID
+    id: str = Field(description="Its document.")
+    text: str
+    error: str
+    since: datetime
+
+
+class EmbedCallView(View):
+    """A request to the embedder."""
+
+    id: UUID
+    state: str = Field(description="asked, answered (and paid), then written, failed or lost (in a crash).")
+    inputs: int
+    tokens: int = Field(description="Estimated until the provider has answered.")
+    cost: Decimal | None = Field(description="In USD; null until the provider has answered.")
+    error: str | None
+    asked_at: datetime
+    finished_at: datetime | None
 
 
 class RetriedView(BaseModel):
@@ -236,7 +262,21 @@ async def coverage(name: Name, by: Caller, content: Service) -> CoverageView:
     return CoverageView.of(await content.coverage(by, name))
 
 
+@router.get("/{name}/parked", permission="content:read", errors=[CollectionNotFound, NoEmbedder])
+async def parked(name: Name, by: Caller, page: PageRequest, content: Service) -> Page[ParkedView]:
+    """Chunks that the embedder refused, and why."""
+    found = await content.parked(by, name, page.after_id, page.limit + 1)
+    return Page.of([ParkedView.of(chunk) for chunk in found], page, lambda view: [str(view.chunk)])
+
+
+@router.get("/{name}/embed-calls", permission="content:read", errors=[CollectionNotFound, NoEmbedder])
+async def embed_calls(name: Name, by: Caller, page: PageRequest, content: Service) -> Page[EmbedCallView]:
+    """Requests to the embedder and what they cost, newest first."""
+    found = await content.embed_calls(by, name, page.after_id, page.limit + 1)
+    return Page.of([EmbedCallView.of(call) for call in found], page, lambda view: [str(view.id)])
+
+
 @router.post("/{name}/retry-parked", permission="content:write", errors=[CollectionNotFound, NoEmbedder])
 async def retry_parked(name: Name, by: Caller, tx: Tx, content: Service) -> RetriedView:
-    """Try the chunks again that the embedder refused."""
+    """Try the chunks again that the embedder refused, and ask an embedder that rests."""
     return RetriedView(chunks=await content.retry_parked(by, name, tx=tx))

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -283,7 +284,13 @@ class SearchAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How much of a collection has vectors. `lag` is how long the oldest waiting chunk waits, in seconds."""
+    """How much of a collection has vectors.
+
+    Attributes:
+        parked: chunks that the embedder refused; they wait for an operator or for another text.
+        lag: how long the oldest waiting chunk waits, in seconds.
+        rests_until: the embedder is not asked before, because of `trouble`; both None while all is well.
+    """
 
     documents: int
     chunks: int
@@ -291,6 +298,58 @@ class Coverage:
     pending: int
     parked: int
     lag: float
+    rests_until: datetime | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A chunk that the embedder refused: its document, its text, why, and since when it waits."""
+
+    chunk: UUID
+    id: str
+    text: str
+    error: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedCall:
+    """A request to an embedder. `tokens` is an estimate until the provider has answered, `cost` (USD) None until then.
+
+    States: asked → answered → written | failed | lost. One that is `lost` or `failed` with a cost was paid for nothing.
+    """
+
+    id: UUID
+    state: str
+    inputs: int
+    tokens: int
+    cost: Decimal | None
+    error: str | None
+    asked_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How an embedder in trouble may be asked: not before `rests_until`, and then `width` requests at once."""
+
+    rests_until: datetime
+    failures: int
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimit:
+    """The most that one request to an embedder carries: inputs, and estimated tokens in all of them."""
+
+    inputs: int = 2_048
+    tokens: int = 240_000
+
+    def __post_init__(self) -> None:
+        if self.inputs < 1 or self.tokens < 1:
+            raise ValueError("a request to an embedder carries at least one input and one token")
 
 
 @dataclass(frozen=True, slots=True)

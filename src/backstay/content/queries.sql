@@ -315,9 +315,9 @@ where c.tenant_id = %(tenant)s::uuid and c.id = any(%(ids)s::uuid[]);
 select exists (select from backstay.embed_pending where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint);
 
 -- name: disown
--- Requests that an earlier attempt of this job left behind: their answer, if there was one, is lost.
+-- Requests that an earlier attempt of this job left behind: their answer, if there was one, is lost; what it cost stands.
 update backstay.embed_call set state = 'lost', finished_at = %(now)s::timestamptz
-where tenant_id = %(tenant)s::uuid and job_id = %(job)s::uuid and state = 'asked' returning id;
+where tenant_id = %(tenant)s::uuid and job_id = %(job)s::uuid and state in ('asked', 'answered') returning id;
 
 -- name: carried
 -- The chunks of these requests, locked. Rows that a writer is deleting are passed over: nobody waits for anybody.
@@ -326,10 +326,10 @@ where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and call_id 
 for update skip locked;
 
 -- name: parked
--- The chunks that the embedder has refused, locked in the same way.
+-- Chunks that the embedder has refused, locked in the same way.
 select chunk_id from backstay.embed_pending
 where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and error is not null
-for update skip locked;
+limit %(limit)s::int for update skip locked;
 
 -- name: free
 -- Chunks that are locked go with the next request. In a statement of its own: joined to the locking, the planner, which
@@ -360,12 +360,62 @@ insert into backstay.embed_call (tenant_id, id, space_id, job_id, state, inputs,
 values (%(tenant)s::uuid, %(id)s::uuid, %(space)s::bigint, %(job)s::uuid, 'asked', %(inputs)s::int, %(tokens)s::int,
         %(now)s::timestamptz);
 
--- name: answered
+-- name: ended
 -- How a request ended.
 update backstay.embed_call
-set state = %(state)s::text, tokens = coalesce(%(tokens)s::int, tokens), cost = %(cost)s::numeric,
+set state = %(state)s::text, tokens = coalesce(%(tokens)s::int, tokens), cost = coalesce(%(cost)s::numeric, cost),
     error = %(error)s::text, finished_at = %(now)s::timestamptz
-where tenant_id = %(tenant)s::uuid and id = %(id)s::uuid and state = 'asked';
+where tenant_id = %(tenant)s::uuid and id = %(id)s::uuid and state in ('asked', 'answered');
+
+-- name: paid
+-- A request was answered, and what that cost. Committed before anything is done with the answer.
+update backstay.embed_call set state = 'answered', tokens = %(tokens)s::int, cost = %(cost)s::numeric
+where tenant_id = %(tenant)s::uuid and id = %(id)s::uuid and state = 'asked' returning asked_at;
+
+-- name: embed_calls
+-- Requests to the embedder for a space, newest first.
+select id, state, inputs, tokens, cost, error, asked_at, finished_at from backstay.embed_call
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and (%(after)s::uuid is null or id < %(after)s::uuid)
+order by id desc limit %(limit)s::int;
+
+-- name: pace
+-- How requests to an embedder go, locked: who is about to send one decides alone.
+select rests_until, failures, width, reason from backstay.embed_pace
+where tenant_id = %(tenant)s::uuid and model = %(embedder)s::text for update;
+
+-- name: trouble
+-- The same without the lock, for whoever looks.
+select rests_until, failures, width, reason from backstay.embed_pace
+where tenant_id = %(tenant)s::uuid and model = %(embedder)s::text;
+
+-- name: under_way
+-- Requests of the tenant to an embedder that are on their way; those of a process that died long ago do not count.
+select count(*) from backstay.embed_call c join backstay.space s on s.id = c.space_id
+where c.tenant_id = %(tenant)s::uuid and c.state = 'asked' and s.model = %(embedder)s::text
+  and c.asked_at > %(since)s::timestamptz;
+
+-- name: rest
+-- An embedder is left alone until a time, by everyone. The later of two times holds.
+insert into backstay.embed_pace as p (tenant_id, model, rests_until, failures, width, reason)
+values (%(tenant)s::uuid, %(embedder)s::text, %(until)s::timestamptz, %(failures)s::int, 1, %(reason)s::text)
+on conflict (tenant_id, model) do update
+set rests_until = greatest(p.rests_until, excluded.rests_until), failures = excluded.failures, width = 1,
+    reason = excluded.reason;
+
+-- name: recover
+-- A request that was sent after the rest was answered: twice as many may go at once.
+update backstay.embed_pace set failures = 0, width = width * 2
+where tenant_id = %(tenant)s::uuid and model = %(embedder)s::text and rests_until <= %(asked_at)s::timestamptz
+returning width;
+
+-- name: forget_trouble
+-- The embedder has recovered.
+delete from backstay.embed_pace where tenant_id = %(tenant)s::uuid and model = %(embedder)s::text;
+
+-- name: hurry
+-- An operator lets the embedder be asked again now, one request first.
+update backstay.embed_pace set rests_until = %(now)s::timestamptz
+where tenant_id = %(tenant)s::uuid and model = %(embedder)s::text and rests_until > %(now)s::timestamptz;
 
 -- name: keep_chunks
 -- Those of these chunks that still have the text that was sent, kept so until the vectors are committed. One that is
@@ -396,20 +446,37 @@ with gone as (
 select distinct c.content_id from gone join backstay.chunk c on c.tenant_id = %(tenant)s::uuid and c.id = gone.chunk_id;
 
 -- name: park
--- A chunk that the embedder refuses: it waits for an operator or another text, and stops nobody.
+-- Chunks that are locked and that the embedder refuses: they wait for an operator or another text, and stop nobody.
 update backstay.embed_pending set error = %(error)s::text, call_id = null, expires_at = null
-where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and chunk_id = %(chunk)s::uuid;
+where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint and chunk_id = any(%(chunks)s::uuid[]);
+
+-- name: parked_chunks
+-- What is parked, with its document and the reason.
+select p.chunk_id as chunk, c.content_id as id, c.text, p.error, p.since
+from backstay.embed_pending p join backstay.chunk c on c.tenant_id = p.tenant_id and c.id = p.chunk_id
+where p.tenant_id = %(tenant)s::uuid and p.space_id = %(space)s::bigint and p.error is not null
+  and (%(after)s::uuid is null or p.chunk_id > %(after)s::uuid)
+order by p.chunk_id limit %(limit)s::int;
+
+-- name: backlog
+-- What waits and what is parked of all tenants, and for how long the oldest has waited.
+select count(*) filter (where error is null) as waiting, count(*) filter (where error is not null) as parked,
+       coalesce(extract(epoch from %(now)s::timestamptz - min(since) filter (where error is null)), 0)::float8 as lag
+from backstay.embed_pending;
 
 -- name: count_all_vectors
 -- Vectors of all tenants, counted up to `limit`.
 select count(*) from (select from backstay.vec_template limit %(limit)s::int) v;
 
 -- name: neglected
--- Spaces with chunks that have waited since before a time and that no request carries.
+-- Spaces with chunks that have waited since before a time, that no request carries and whose embedder may be asked.
 select distinct p.tenant_id as tenant, p.space_id as space, s.collection
 from backstay.embed_pending p join backstay.space s on s.id = p.space_id
 where p.error is null and p.since < %(before)s::timestamptz
-  and (p.call_id is null or p.expires_at < %(now)s::timestamptz);
+  and (p.call_id is null or p.expires_at < %(now)s::timestamptz)
+  and not exists (
+      select from backstay.embed_pace e
+      where e.tenant_id = p.tenant_id and e.model = s.model and e.rests_until > %(now)s::timestamptz);
 
 -- name: space
 -- A space by id.

@@ -12,8 +12,8 @@ from ..kernel import telemetry
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Invalid
 from ..kernel.principal import Principal
-from . import bm25, store, vectors_store
-from .embedding import Embedder
+from . import bm25, pipeline_store, store, vectors_store
+from .delivery import Embedder
 from .models import (
     FEATURE_SEARCH,
     CollectionNotFound,
@@ -117,7 +117,7 @@ class Searcher:
         legs: dict[str, list[Found]] = {}
         if mode is not Mode.SEMANTIC:
             legs["text"] = await self._text(tx, tenant, standing.name, query, limit, where)
-        stale = space is not None and await vectors_store.has_pending(tx, tenant, space.id)
+        stale = space is not None and await pipeline_store.has_pending(tx, tenant, space.id)
         if space is not None and vector is not None:
             legs["vector"] = await self._nearest(tx, tenant, space, vector, limit, where)
         order = _order(legs)

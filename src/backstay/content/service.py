@@ -18,11 +18,14 @@ from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.errors import ConfigurationError, Invalid
 from ..kernel.principal import Principal
-from . import store, vectors_store, writer
+from . import pipeline_store, store, vectors_store, writer
 from .collection import Body, Collection, Registered, as_json
-from .embedding import Embedder, Pipeline
+from .delivery import Embedder
+from .embedding import Pipeline
+from .indexing import Indexer
 from .models import (
     DEV_EMBEDDER,
+    BatchLimit,
     CollectionDiffers,
     CollectionNeedsCode,
     CollectionNotFound,
@@ -31,11 +34,14 @@ from .models import (
     Document,
     DocumentInvalid,
     DocumentNotFound,
+    EmbedCall,
     Format,
     Mode,
     NoEmbedder,
+    Parked,
     Put,
     SearchAnswer,
+    Space,
     Standing,
     valid_name,
 )
@@ -44,6 +50,7 @@ from .statistics import FIRST_PIVOT, Statistics
 
 MAX_BATCH = 1_000
 _MAX_ID = 500
+_AT_ONCE = 5_000
 _log = telemetry.log("content")
 
 
@@ -61,9 +68,20 @@ class _Draft:
 class Content:
     """Collections of documents: stored, cut, indexed, embedded in the background, searched."""
 
-    def __init__(self, db: Database, clock: Clock, jobs: Jobs, gateway: Embedder, audit: Audit, events: Events) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        jobs: Jobs,
+        gateway: Embedder,
+        audit: Audit,
+        events: Events,
+        *,
+        limits: Mapping[str, BatchLimit] | None = None,
+    ) -> None:
         self._db, self._clock, self._audit, self._events = db, clock, audit, events
-        self.pipeline = Pipeline(db, clock, jobs, gateway, events)
+        self.indexer = Indexer(db, clock, jobs)
+        self.pipeline = Pipeline(db, clock, jobs, gateway, events, limits=limits, indexer=self.indexer)
         self.statistics = Statistics(db, jobs)
         self.searcher = Searcher(db, gateway)
         self._registered: dict[str, Registered] = {}
@@ -278,24 +296,48 @@ class Content:
             if space is not None and space.dimensions is not None:
                 embedded = await vectors_store.count(tx, space.id, by.tenant, 2**31 - 1)
             counted = await store.coverage(tx, by.tenant, name, space.id if space else None, self._clock.now())
-        return Coverage(embedded=embedded, **counted)
+            pace = await pipeline_store.trouble(tx, by.tenant, space.model) if space else None
+        rests_until, trouble = (pace.rests_until, pace.reason) if pace else (None, None)
+        return Coverage(embedded=embedded, rests_until=rests_until, trouble=trouble, **counted)
 
-    async def retry_parked(self, by: Principal, name: str, *, tx: Tx | None = None) -> int:
-        """Tries the chunks again that the embedder has refused. Returns how many there are.
+    async def parked(self, by: Principal, name: str, after: UUID | None = None, limit: int = 50) -> list[Parked]:
+        """Chunks that the embedder refused, and why, after the chunk with id `after`.
 
         Raises:
             NoEmbedder: the collection has none (409).
         """
+        async with self._db.tenant_tx(by.tenant) as tx:
+            space = await self._space(tx, by.tenant, name)
+            return await pipeline_store.parked_chunks(tx, by.tenant, space.id, after, limit)
+
+    async def embed_calls(
+        self, by: Principal, name: str, after: UUID | None = None, limit: int = 50
+    ) -> list[EmbedCall]:
+        """Requests to the collection's embedder and what they cost, newest first, after the one with id `after`.
+
+        Raises:
+            NoEmbedder: the collection has none (409).
+        """
+        async with self._db.tenant_tx(by.tenant) as tx:
+            space = await self._space(tx, by.tenant, name)
+            return await pipeline_store.embed_calls(tx, by.tenant, space.id, after, limit)
+
+    async def retry_parked(self, by: Principal, name: str, *, tx: Tx | None = None) -> int:
+        """Tries the chunks again that the embedder has refused, and ends its rest. Returns how many chunks there are.
+
+        Raises:
+            NoEmbedder: the collection has none (409).
+        """
+        now, total = self._clock.now(), 0
         async with self._db.join(tx, by.tenant) as tx:
-            standing = await self._standing(tx, by.tenant, name)
-            if standing.space is None:
-                raise NoEmbedder(f"{name} has no embedder")
-            parked = await vectors_store.parked(tx, by.tenant, standing.space.id)
-            if parked:
-                await vectors_store.free(tx, by.tenant, standing.space.id, parked)
-                because = f"unpark:{self._clock.now().isoformat()}"
-                await self.pipeline.enqueue(by.tenant, standing.space.id, name, because, tx=tx)
-        return len(parked)
+            space = await self._space(tx, by.tenant, name)
+            while parked := await pipeline_store.parked(tx, by.tenant, space.id, _AT_ONCE):
+                await pipeline_store.free(tx, by.tenant, space.id, parked)
+                total += len(parked)
+            await pipeline_store.hurry(tx, by.tenant, space.model, now)
+            await self.pipeline.enqueue(by.tenant, space.id, name, f"unpark:{now.isoformat()}", tx=tx)
+            await self._audit.record(tx, by, "content.retry_parked", f"content:{name}", metadata={"chunks": total})
+        return total
 
     async def sweep(self, older_than: timedelta = timedelta(minutes=5)) -> int:
         """See Pipeline.sweep."""
@@ -306,6 +348,12 @@ class Content:
         if standing is None:
             raise CollectionNotFound(f"there is no collection {name!r}; PUT /api/collections/{name} declares it")
         return standing
+
+    async def _space(self, tx: Tx, tenant: UUID, name: str) -> Space:
+        standing = await self._standing(tx, tenant, name)
+        if standing.space is None:
+            raise NoEmbedder(f"{name} has no embedder")
+        return standing.space
 
     async def _writable(self, tx: Tx, tenant: UUID, name: str) -> Standing:
         """The collection, made for this tenant when code has registered it."""

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ..kernel.db import Tx
 from ..kernel.ids import new_id
-from . import bm25, store, vectors_store
+from . import bm25, pipeline_store, store, vectors_store
 from .chunker import Chunker, searched
 from .models import ChunkRow, OldChunk, Standing
 
@@ -70,7 +70,7 @@ async def write(tx: Tx, tenant: UUID, standing: Standing, texts: Mapping[str, st
         await store.add_chunks(tx, tenant, standing.name, pivot, rows)
         if standing.space is not None:
             pending = [(row.id, row.text_hash, row.tokens) for row in rows]
-            await vectors_store.add_pending(tx, tenant, standing.space.id, pending, now)
+            await pipeline_store.add_pending(tx, tenant, standing.space.id, pending, now)
     delta = await _count(tx, tenant, standing.name, rows, gone, change)
     return Written(len(rows) if standing.space is not None else 0, delta)
 

@@ -183,14 +183,20 @@ class Gateway:
                     if body := chunk.body:
                         yield body
 
-    async def embed(self, by: Principal, model: str, inputs: Sequence[str], **about: Unpack[About]) -> Embeddings:
+    async def embed(
+        self, by: Principal, model: str, inputs: Sequence[str], *, retries: int | None = None, **about: Unpack[About]
+    ) -> Embeddings:
         """Vectors for `inputs`, in their order, by one request to the provider.
+
+        `retries`: how often one target is asked again; the route's own number unless given.
 
         Raises:
             As `complete`.
         """
         body = {"model": model, "input": list(inputs), "encoding_format": "base64"}
         order = await self.order(by, EMBED.name, "embed", body, **about)
+        if retries is not None:
+            order = replace(order, plan=replace(order.plan, retries=retries))
         reply = await self.answer(order)
         vectors = EMBED.read_vectors(reply.body, len(inputs))
         found = [list(vector) for vector in vectors.vectors]

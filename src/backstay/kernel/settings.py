@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     ollama_host: str | None = Field(None, validation_alias="OLLAMA_HOST")
     gateway: dict[str, Any] = Field(
         {}, description="Routes for every tenant: `[gateway.routes.…]` in the file, a JSON object in the variable."
+    )
+    embed_batches: dict[str, dict[Literal["inputs", "tokens"], Annotated[int, Field(ge=1)]]] = Field(
+        {},
+        description='What a request to an embedder carries at most, by model: `{"openai:…": {"inputs": 100}}`. '
+        "2,048 inputs and 240,000 tokens otherwise.",
     )
     app: str | None = Field(None, description="`module:attribute` of your own App, for up, serve and worker.")
 

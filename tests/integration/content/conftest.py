@@ -53,6 +53,7 @@ class Words:
         feature: str,
         idempotency: str | None = None,
         internal: bool = False,
+        retries: int | None = None,
     ) -> Embeddings:
         self.calls.append(list(inputs))
         self.asked.set()

@@ -6,18 +6,22 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from backstay.content import Collection, Content, store
-from backstay.gateway import ProviderRefused, ProviderUnreachable
+from backstay.app import App
+from backstay.content import BatchLimit, Collection, Content, store
+from backstay.gateway import Embeddings, ProviderRefused, ProviderUnreachable
 from backstay.jobs import Jobs
-from backstay.kernel.clock import SystemClock
 from backstay.kernel.db import Database
 from backstay.kernel.principal import Principal
+from conftest import MASTER_KEY
 
 from .conftest import MODEL, Words, idle, rows, settled, until, vector, working
 
@@ -70,7 +74,7 @@ async def test_one_request_carries_chunks_of_many_documents(
 async def test_requests_stay_within_their_limits(
     content: Content, db: Database, jobs: Jobs, words: Words, notes: Collection, tenant: UUID
 ) -> None:
-    content.pipeline.max_inputs, content.pipeline.max_tokens = 7, 20
+    content.pipeline.limits[MODEL] = BatchLimit(7, 20)
     await notes.put_many([(str(n), {"text": f"abc {n:02}"}) for n in range(20)], tenant=tenant)  # 2 tokens each
     await notes.put("long", {"text": "x" * 100}, tenant=tenant)  # more than a request may have: it goes alone
     await settled(db, jobs, tenant)
@@ -215,7 +219,7 @@ class TestFailures:
         words.fault = lambda _: ProviderUnreachable("nobody is there")
         await notes.put("a", {"text": "a lighthouse"}, tenant=tenant)
         async with working(jobs):
-            await until(lambda: _in_state(db, tenant, "retryable"))
+            await until(lambda: _rests(notes, tenant))
             answer = await notes.search("lighthouse", tenant=tenant)
             assert (answer.mode, [hit.id for hit in answer.hits]) == ("text", ["a"])
             assert "text_only" in answer.flags
@@ -261,38 +265,87 @@ class TestFailures:
         words.fault = lambda _: ProviderRefused("unknown parameter", 400, b"{}", {})
         await notes.put_many([(str(n), {"text": f"text {n}"}) for n in range(8)], tenant=tenant)
         async with working(jobs):
-            await until(lambda: _in_state(db, tenant, "retryable"))
+            await until(lambda: _rests(notes, tenant))
             assert (await notes.coverage(tenant)).parked == 0
             words.fault = lambda _: None
             await until(lambda: _embedded(notes, tenant, 8))
 
-    async def test_too_many_requests_costs_no_attempt(
-        self, notes: Collection, db: Database, jobs: Jobs, words: Words, tenant: UUID
+    async def test_a_model_that_changes_its_dimensions_parks_what_waits_and_is_paid_once(
+        self, notes: Collection, content: Content, db: Database, jobs: Jobs, words: Words, owner: Principal
     ) -> None:
-        words.fault = lambda _: ProviderRefused("slow down", 429, b"{}", {"retry-after": "60"})
-        await notes.put("a", {"text": "a"}, tenant=tenant)
-        async with working(jobs):
-            await until(lambda: _in_state(db, tenant, "scheduled"))
-        ((attempt, wait),) = await rows(
-            db,
-            tenant,
-            "select attempt, extract(epoch from run_at - now()) from backstay.job where name = 'content.embed'",
-        )
-        assert attempt == 0
-        assert 50 < float(wait) <= 60  # type: ignore[arg-type]
-
-    async def test_a_model_that_changes_its_dimensions_is_not_mixed_in(
-        self, notes: Collection, db: Database, jobs: Jobs, words: Words, tenant: UUID
-    ) -> None:
+        tenant = owner.tenant
         await notes.put("a", {"text": "a"}, tenant=tenant)
         await settled(db, jobs, tenant)
         words.dimensions = 32
-        await notes.put("b", {"text": "b"}, tenant=tenant)
-        async with working(jobs):
-            await until(lambda: _in_state(db, tenant, "retryable"))
-        ((error,),) = await rows(db, tenant, "select error from backstay.job where name = 'content.embed'")
-        assert "32 dimensions, 64 stand" in str(error)
-        assert (await notes.coverage(tenant)).embedded == 1
+        content.pipeline.limits[MODEL] = BatchLimit(inputs=2)
+        await notes.put_many([(str(n), {"text": f"b{n}"}) for n in range(7)], tenant=tenant)
+        await settled(db, jobs, tenant)
+        coverage = await notes.coverage(tenant)
+        assert (coverage.embedded, coverage.pending, coverage.parked) == (1, 0, 7)
+        assert len(words.calls) == 2
+        parked = await content.parked(owner, "notes")
+        assert {chunk.id for chunk in parked} == {str(n) for n in range(7)}
+        assert all("32 dimensions, 64 stand" in chunk.error for chunk in parked)
+        refused = (await content.embed_calls(owner, "notes"))[0]
+        assert (refused.state, refused.cost) == ("failed", Decimal("0.001"))
+        words.dimensions = 64
+        assert await content.retry_parked(owner, "notes") == 7
+        await settled(db, jobs, tenant)
+        assert (await notes.coverage(tenant)).embedded == 8
+
+    async def test_vectors_of_more_dimensions_than_postgres_stores_are_parked(
+        self, notes: Collection, content: Content, db: Database, jobs: Jobs, words: Words, owner: Principal
+    ) -> None:
+        words.dimensions = 16_001
+        await notes.put("a", {"text": "a"}, by=owner)
+        await settled(db, jobs, owner.tenant)
+        (chunk,) = await content.parked(owner, "notes")
+        assert "16001 dimensions" in chunk.error
+
+    @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 1e6])
+    async def test_a_vector_that_nothing_can_be_near_to_is_parked_alone(
+        self,
+        notes: Collection,
+        content: Content,
+        db: Database,
+        jobs: Jobs,
+        words: Words,
+        owner: Principal,
+        value: float,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        usual = words.embed
+
+        async def embed(by: Principal, model: str, inputs: Sequence[str], **rest: Any) -> Embeddings:
+            answer = await usual(by, model, inputs, **rest)
+            given = [
+                [value] * 64 if text == "odd" else vector for text, vector in zip(inputs, answer.vectors, strict=True)
+            ]
+            return replace(answer, vectors=given)
+
+        monkeypatch.setattr(words, "embed", embed)
+        await notes.put_many([("a", {"text": "even"}), ("b", {"text": "odd"})], by=owner)
+        await settled(db, jobs, owner.tenant)
+        assert [chunk.id for chunk in await content.parked(owner, "notes")] == ["b"]
+        assert (await notes.coverage(owner.tenant)).embedded == 1
+
+    async def test_another_tenant_sees_neither_what_is_parked_nor_what_was_paid(
+        self,
+        notes: Collection,
+        content: Content,
+        db: Database,
+        jobs: Jobs,
+        words: Words,
+        owner: Principal,
+        other_owner: Principal,
+    ) -> None:
+        words.fault = refuses("poison")  # type: ignore[assignment]
+        await notes.put("a", {"text": "poison"}, by=owner)
+        await notes.put("b", {"text": "bread"}, by=other_owner)
+        await settled(db, jobs, owner.tenant, other_owner.tenant)
+        assert [chunk.id for chunk in await content.parked(owner, "notes")] == ["a"]
+        assert await content.parked(other_owner, "notes") == []
+        assert [call.state for call in await content.embed_calls(other_owner, "notes")] == ["written"]
 
     async def test_what_a_discarded_job_left_is_swept_up(
         self, content: Content, notes: Collection, db: Database, jobs: Jobs, tenant: UUID
@@ -305,8 +358,8 @@ class TestFailures:
         assert await content.sweep(timedelta(0)) == 0
 
 
-async def _in_state(db: Database, tenant: UUID, state: str) -> bool:
-    return bool(await rows(db, tenant, "select 1 from backstay.job where name = 'content.embed' and state = %s", state))
+async def _rests(notes: Collection, tenant: UUID) -> bool:
+    return (await notes.coverage(tenant)).rests_until is not None
 
 
 async def test_a_worker_killed_between_answer_and_write_costs_one_request_again(
@@ -334,10 +387,33 @@ async def test_a_worker_killed_between_answer_and_write_costs_one_request_again(
     assert (await notes.coverage(tenant)).embedded == 5
 
 
+async def test_the_ledger_shows_what_was_paid_though_the_worker_died_before_the_vectors_were_written(
+    app: App, db: Database, tenant: UUID, database_url: str
+) -> None:
+    docs = app.collection("docs", embedder="sim:dev-hash?price=0.10")
+    await docs.put_many([(str(n), {"text": f"word{n}"}) for n in range(3)], tenant=tenant)
+    program = Path(__file__).with_name("dying_writer.py")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(program), database_url, MASTER_KEY), stdout=asyncio.subprocess.PIPE, env=os.environ
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"answered\n"
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    assert [state for state, _ in await calls(db, tenant)] == ["answered"]
+    await settled(db, app.jobs, tenant)
+    by = Principal.system(tenant, "test")
+    made = [(call.state, call.cost) for call in await app.content.embed_calls(by, "docs")]
+    assert made == [("written", Decimal("0.10")), ("lost", Decimal("0.10"))]
+    spent = {row.name: row.cost for row in await app.gateway.spend(by, "feature")}
+    assert spent == {"content.embed": Decimal("0.20")}
+    assert (await docs.coverage(tenant)).embedded == 3
+
+
 async def test_many_workers_and_writers_end_with_every_text_embedded_once_and_right(
     content: Content, notes: Collection, db: Database, jobs: Jobs, words: Words, tenant: UUID
 ) -> None:
-    content.pipeline.max_inputs = 5
+    content.pipeline.limits[MODEL] = BatchLimit(inputs=5)
     async with working(jobs, concurrency=8), asyncio.TaskGroup() as group:
 
         async def write(writer: int) -> None:
@@ -363,12 +439,7 @@ async def test_many_workers_and_writers_end_with_every_text_embedded_once_and_ri
     assert await rows(db, tenant, "select coalesce(sum(chunks), 0) from backstay.bm_term") == [(expected,)]
 
 
-async def test_the_gateway_bills_and_audits_what_is_embedded(
-    app: object, db: Database, tenant: UUID, clock: SystemClock
-) -> None:
-    from backstay.app import App
-
-    assert isinstance(app, App)
+async def test_the_gateway_bills_and_audits_what_is_embedded(app: App, db: Database, tenant: UUID) -> None:
     docs = app.collection("docs")
     await docs.put("a", {"text": "a boat in the harbour"}, tenant=tenant)
     await settled(db, app.jobs, tenant)

@@ -1,7 +1,9 @@
 """The room over HTTP."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -9,6 +11,8 @@ from typer.testing import CliRunner
 
 from backstay.app import App
 from backstay.content.cli import commands
+from backstay.gateway import Embeddings, ProviderRefused
+from backstay.kernel.principal import Principal
 
 DOCUMENTS = {"documents": [{"id": "a/b c", "body": {"text": "a ship"}}, {"id": "d", "body": {"text": "a boat"}}]}
 
@@ -68,8 +72,37 @@ async def test_coverage_counts(client: httpx.AsyncClient) -> None:
     await client.post("/api/collections/notes/documents", json=DOCUMENTS)
     coverage = (await client.get("/api/collections/notes/coverage")).json()
     assert coverage.pop("lag") >= 0
-    assert coverage == {"documents": 2, "chunks": 2, "embedded": 0, "pending": 2, "parked": 0}
+    assert coverage == {"documents": 2, "chunks": 2, "embedded": 0, "pending": 2, "parked": 0} | dict.fromkeys(
+        ["rests_until", "trouble"]
+    )
     assert (await client.post("/api/collections/notes/retry-parked")).json() == {"chunks": 0}
+
+
+async def test_what_the_embedder_refuses_is_seen_paid_and_tried_again(
+    app: App, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = app.gateway.embed
+
+    async def refusing(by: Principal, model: str, inputs: Sequence[str], **rest: Any) -> Embeddings:
+        if "a boat" in inputs:
+            raise ProviderRefused("not to its liking", 400, b"{}", {})
+        return await usual(by, model, inputs, **rest)
+
+    await client.put("/api/collections/notes", json={"embedder": "sim:dev-hash?price=0.10"})
+    await client.post("/api/collections/notes/documents", json=DOCUMENTS)
+    with monkeypatch.context() as patch:
+        patch.setattr(app.gateway, "embed", refusing)
+        await app.jobs.worker().run_until_idle()
+    parked = (await client.get("/api/collections/notes/parked")).json()["items"]
+    seen = [(chunk["id"], chunk["text"], chunk["error"]) for chunk in parked]
+    assert seen == [("d", "a boat", "not to its liking")]
+    calls = (await client.get("/api/collections/notes/embed-calls")).json()["items"]
+    assert [call["state"] for call in calls if call["inputs"] == 2] == ["failed"]
+    assert {call["cost"] for call in calls if call["state"] == "written"} == {"0.10"}
+    assert (await client.post("/api/collections/notes/retry-parked")).json() == {"chunks": 1}
+    await app.jobs.worker().run_until_idle()
+    coverage = (await client.get("/api/collections/notes/coverage")).json()
+    assert (coverage["embedded"], coverage["parked"]) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +172,6 @@ def test_the_command_line_ingests_and_finds(database_url: str, tmp_path: Path, m
     assert "mode text" in found.output
     assert "ship.md" in found.output
     assert '"documents": 2' in run(commands, ["coverage", "--json"]).output
+    assert "nothing is parked" in run(commands, ["parked"]).output
+    assert "no requests" in run(commands, ["embed-calls"]).output
+    assert "0 chunks wait for the embedder again" in run(commands, ["retry-parked"]).output

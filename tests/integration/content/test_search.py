@@ -266,7 +266,7 @@ class TestTheIndex:
         self, content: Content, notes: Collection, db: Database, jobs: Jobs, tenant: UUID, other_tenant: UUID
     ) -> int:
         """The space, with an index that the pipeline itself has built."""
-        content.pipeline.index_rows = 1_000
+        content.indexer.rows = 1_000
         content.searcher.exact_rows = 100
         for owner, count, seed in ((tenant, self.COUNT, 1), (other_tenant, self.RARE, 2)):
             documents = list(library(count, seed).items())
