@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from .agents import http as agents_http
 from .audit import http as audit_http
 from .auth import http as auth_http
+from .builtin import http as builtin_http
 from .content import http as content_http
 from .events import http as events_http
 from .gateway import http as gateway_http
@@ -38,6 +39,7 @@ _ROOMS = (
     gateway_http,
     catalog_http,
     jobs_http,
+    builtin_http,
     schedules_http,
     remote_workers_http,
     workflows_http,

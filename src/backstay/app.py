@@ -15,6 +15,8 @@ from .agents import Agents
 from .audit import Audit
 from .auth import Auth, IssuedKey
 from .content import BatchLimit, Content
+from .builtin import HttpJob, Results
+from .content import Content
 from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
@@ -85,6 +87,9 @@ class App:
         self.agents = Agents(
             self.db, self.clock, self.content, self.gateway, self.workflows, self.streams, self.audit, self.events
         )
+
+        self.results = Results(self.db, self.clock)
+        self.http = HttpJob(self.jobs, self.settings, self.vault, self.audit, self.events, self.results)
 
         self.job = self.jobs.job
         self.schedule = self.schedules.declare
@@ -191,6 +196,7 @@ class App:
         self._ending.set()
         await asyncio.gather(*self._loops)
         await self.gateway.stop()
+        await self.http.close()
         await self.cache.close()
         await self.db.close()
         if self._embedded is not None:

@@ -10,6 +10,7 @@ import uvloop
 from rich.table import Table
 
 from . import __version__, server
+from .builtin.cli import commands as builtin_commands
 from .content.cli import commands as content_commands
 from .demo.cli import commands as demo_command
 from .gateway.cli import commands as gateway_commands
@@ -156,6 +157,7 @@ commands.add_typer(config, name="config")
 commands.add_typer(db_commands, name="db", help="The database: shell, dump, restore.")
 commands.add_typer(jobs_commands, name="jobs", help="Jobs: look, retry, cancel.")
 commands.add_typer(schedules_commands, name="schedules", help="Schedules: look, pause, resume, run, delete.")
+commands.add_typer(builtin_commands, name="builtin", help="Built-in jobs, and what they have left.")
 commands.add_typer(runs_commands, name="runs", help="Runs and their steps.")
 commands.add_typer(approvals_commands, name="approvals", help="What runs ask people for: look, approve, deny.")
 commands.add_typer(machines_commands, name="machines", help="State machines and their instances.")

@@ -395,8 +395,7 @@ class Gateway:
             return False
 
     def _guard_of_addresses(self) -> AddressGuard:
-        networks = [part for part in self._settings.private_networks.split(",") if part.strip()]
-        return AddressGuard(AddressPolicy.of(networks, plain_http=bool(networks)))
+        return AddressGuard(AddressPolicy.listed(self._settings.private_networks))
 
     async def _check_address(self, url: str) -> None:
         """Raises AddressRefused, HostUnresolved (422)."""

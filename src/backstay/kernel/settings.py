@@ -69,7 +69,8 @@ class Settings(BaseSettings):
     slow_query_seconds: float = Field(0.5, gt=0, description="Queries slower than this are logged by name.")
     default_max_tokens: int = Field(4096, ge=1, description="Output tokens reserved for a call that names no maximum.")
     private_networks: str = Field(
-        "", description="Networks that tenants' own base URLs may reach beside public addresses: 10.0.0.0/8, …"
+        "",
+        description="Networks that tenants' base URLs and `http` jobs may reach beside public addresses: 10.0.0.0/8, …",
     )
     provider_proxy: str | None = Field(
         None, repr=False, description="HTTP proxy for calls to the operator's providers, such as http://proxy:3128."

@@ -8,12 +8,14 @@ Guarantees  A dependency that fails is left alone while its breaker is open; aft
             A guarded call reaches public addresses and the networks that an operator allows, and nothing else: the
             addresses that were judged are the ones that are connected to.
 
-`connector` holds the guarded way out; it is imported by itself, because it brings the HTTP library along.
+`client` makes whole calls, `connector` holds the guarded way out beneath it; both are imported by themselves, because
+they bring the HTTP library along.
 """
 
 from .addresses import AddressGuard, Place
 from .backoff import full_jitter, retry_after
 from .breaker import Breaker, Breakers, Permit
+from .exchange import Answer, Request
 from .models import (
     AddressPolicy,
     AddressRefused,
@@ -21,8 +23,12 @@ from .models import (
     Change,
     Destination,
     HostUnresolved,
+    Overdue,
+    RedirectRefused,
+    Resting,
     RetryPolicy,
     State,
+    Unreachable,
 )
 from .retry_budget import RetryBudget
 
@@ -30,17 +36,23 @@ __all__ = [
     "AddressGuard",
     "AddressPolicy",
     "AddressRefused",
+    "Answer",
     "Breaker",
     "BreakerPolicy",
     "Breakers",
     "Change",
     "Destination",
     "HostUnresolved",
+    "Overdue",
     "Permit",
     "Place",
+    "RedirectRefused",
+    "Request",
+    "Resting",
     "RetryBudget",
     "RetryPolicy",
     "State",
+    "Unreachable",
     "full_jitter",
     "retry_after",
 ]

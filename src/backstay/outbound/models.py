@@ -6,7 +6,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Self
 
-from ..kernel.errors import ConfigurationError, Invalid
+from ..kernel.errors import ConfigurationError, Invalid, TimedOut, Unavailable, Upstream
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -22,6 +22,37 @@ class HostUnresolved(Invalid):
     """No address is known for the host. It may be misspelt, or its name server may be away."""
 
     code, title = "host_unresolved", "The host has no address"
+
+
+class RedirectRefused(Invalid):
+    """A host sends its caller on to where calls may not go."""
+
+    code, title = "redirect_refused", "The redirect may not be followed"
+
+
+class Unreachable(Upstream):
+    """There was no connection, or it broke before the answer was whole. The call may have had its effect."""
+
+    code, title = "unreachable", "The other side could not be reached"
+
+
+class Overdue(TimedOut):
+    """There was no whole answer in time. The call may have had its effect."""
+
+    code, title = "overdue", "The other side took too long"
+
+
+class Resting(Unavailable):
+    """A host failed too often lately and is left alone for `after` seconds. Nothing was sent."""
+
+    code, title = "resting", "The other side is left alone for a while"
+
+    def __init__(self, host: str, after: float) -> None:
+        wait = max(1, round(after))
+        super().__init__(
+            f"{host} failed too often lately; it is asked again in {wait} s", headers={"retry-after": str(wait)}
+        )
+        self.after = after
 
 
 class State(StrEnum):
@@ -105,6 +136,16 @@ class AddressPolicy:
             ConfigurationError: one of them is not a network.
         """
         return cls(tuple(_network(text) for text in networks), plain_http, ports)
+
+    @classmethod
+    def listed(cls, networks: str) -> Self:
+        """From a setting: networks with commas between them. Whoever names one may speak plain http.
+
+        Raises:
+            ConfigurationError: one of them is not a network.
+        """
+        named = [part for part in networks.split(",") if part.strip()]
+        return cls.of(named, plain_http=bool(named))
 
 
 @dataclass(frozen=True, slots=True)

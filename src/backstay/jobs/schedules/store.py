@@ -14,8 +14,10 @@ _queries = sql.load(__package__)
 async def put(
     tx: Tx, tenant: UUID, name: str, new: NewSchedule, accepted: Accepted, next_at: datetime | None, now: datetime
 ) -> ScheduleView:
+    # As the job's model gives it back, which seals what must not be stored in clear; without what was not said.
+    given = accepted.input.model_dump(mode="json", exclude_unset=True)
     values = new.model_dump() | {
-        "input": json.dumps(new.input).decode(),
+        "input": json.dumps(given).decode(),
         "queue": new.queue or accepted.queue,
         "remote": accepted.remote,
     }

@@ -1,0 +1,106 @@
+"""`backstay builtin`: enqueue built-in jobs, and look at what they have left."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+import typer
+from rich.table import Table
+
+from ..audit import Audit
+from ..auth import Auth
+from ..events import Events
+from ..jobs import Jobs
+from ..kernel.cli import Base, Command, Json, out, print_json
+from ..kernel.principal import Principal
+from .calls import HttpJob
+from .results import Results
+
+commands = typer.Typer(help="Built-in jobs, and what they have left.", no_args_is_help=True)
+Id = Annotated[UUID, typer.Argument(help="The job's id.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    jobs: Jobs
+    results: Results
+
+
+@Command
+async def _with_room(base: Base) -> AsyncIterator[tuple[_Room, Principal]]:
+    audit, events = Audit(base.db, base.clock, base.vault), Events(base.db, base.clock)
+    jobs, results = Jobs(base.db, base.clock, base.settings), Results(base.db, base.clock)
+    HttpJob(jobs, base.settings, base.vault, audit, events, results)
+    yield _Room(jobs, results), await Auth(base.db, base.clock, base.vault, audit).operator()
+
+
+@commands.command()
+def http(
+    url: Annotated[str, typer.Argument(help="Where to call.")],
+    method: Annotated[str, typer.Option("--method", "-X", help="GET, POST, …")] = "POST",
+    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="`Name: value`; may be repeated.")] = None,
+    json: Annotated[str | None, typer.Option(help="A body, sent as JSON.")] = None,
+    body: Annotated[str | None, typer.Option(help="A body, sent as it is.")] = None,
+    expect: Annotated[list[int] | None, typer.Option(help="A status that means success; may be repeated.")] = None,
+    redirects: Annotated[int, typer.Option(help="How many are followed.")] = 0,
+) -> None:
+    """Have a worker call an address, again where that may help."""
+    try:
+        content = None if json is None else orjson.loads(json)
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"--json is not JSON: {error}") from None
+    headers = dict(_header(line) for line in header or ())
+    call = {"url": url, "method": method.upper(), "headers": headers, "json": content, "body": body}
+    _enqueue("http", call | {"expect": expect or [], "redirects": redirects})
+
+
+@commands.command()
+def result(id: Id, json: Json = False) -> None:
+    """Show what a built-in job has left."""
+    found = _with_room(lambda room, by: room.results.get(by, id))
+    if json:
+        print_json(found)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.model_dump(mode="json").items():
+        if value is not None:
+            table.add_row(name, value if isinstance(value, str) else orjson.dumps(value).decode())
+    out.print(table)
+
+
+@commands.command()
+def file(
+    id: Id,
+    to: Annotated[Path | None, typer.Option(help="Where to; its own name when missing.", dir_okay=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file when it exists.")] = False,
+) -> None:
+    """Write the file that a job has made."""
+
+    async def save(room: _Room, by: Principal) -> tuple[Path, int]:
+        found, parts = await room.results.file(by, id)
+        path = to or Path(found.name)
+        with path.open("wb" if force else "xb") as target:
+            async for part in parts:
+                target.write(part)
+        return path, found.bytes
+
+    try:
+        path, size = _with_room(save)
+    except FileExistsError as error:
+        raise typer.BadParameter(f"{error.filename} exists; choose another name or add --force") from None
+    out.print(f"{path}: {size} bytes")
+
+
+def _enqueue(name: str, input: dict[str, Any]) -> None:
+    job = _with_room(lambda room, by: room.jobs.enqueue_raw(name, input, by=by))
+    out.print(f"{job.id}")
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon:
+        raise typer.BadParameter(f"--header {name!r} is written `Name: value`")
+    return name.strip(), value.strip()

@@ -1,0 +1,2 @@
+drop table backstay.job_result_part;
+drop table backstay.job_result;
