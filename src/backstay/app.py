@@ -14,9 +14,8 @@ from uuid import UUID
 from .agents import Agents
 from .audit import Audit
 from .auth import Auth, IssuedKey
-from .content import BatchLimit, Content
 from .builtin import HttpJob, Results
-from .content import Content
+from .content import BatchLimit, Content
 from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
