@@ -261,10 +261,10 @@ def unwritable(stream: Stream | None, id: UUID, clock: Clock, epoch: int | None 
     """Why a write to `stream` is refused, as the error to raise."""
     if stream is None:
         return StreamNotFound(f"there is no stream {id}")
-    if stream.ended:
-        return StreamEnded(f"stream {id} ended with `{stream.state}`; nothing can follow it")
     if stream.expires_at <= clock.now():
         return StreamExpired(f"stream {id} expired at {stream.expires_at.isoformat()}")
+    if stream.ended:
+        return StreamEnded(f"stream {id} ended with `{stream.state}`; nothing can follow it")
     if epoch is not None and stream.producer_epoch != epoch:
         return ProducerFenced(
             f"producer {epoch} of stream {id} was replaced by producer {stream.producer_epoch}: stop writing"

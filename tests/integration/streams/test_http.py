@@ -68,6 +68,8 @@ async def test_an_expired_stream_is_410_and_an_unknown_one_404(app, client, owne
     assert (gone.status_code, gone.json()["code"]) == (410, "stream_expired")
     assert (await client.post(f"/api/streams/{stream.id}/cancel")).status_code == 410
     assert (await append(client, stream.id, ("text.delta", {"text": "a"}))).status_code == 410
+    await app.streams.reap()  # which ends it
+    assert (await append(client, stream.id, ("text.delta", {"text": "a"}))).json()["code"] == "stream_expired"
     unknown = await client.get(f"/api/streams/{new_id()}/events")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "stream_not_found")
 

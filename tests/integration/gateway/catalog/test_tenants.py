@@ -142,7 +142,7 @@ WRITES = [
     ("POST", "providers/mine/rotate"),
     ("POST", "prices"),
     ("PUT", "tags"),
-    ("PUT", f"prices/{uuid4()}"),
+    ("PUT", "prices/00000000-0000-4000-8000-000000000001"),
     ("POST", "explain"),
 ]
 
