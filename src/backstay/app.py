@@ -90,6 +90,8 @@ class App:
         self.results = Results(self.db, self.clock)
         self.http = HttpJob(self.jobs, self.settings, self.vault, self.audit, self.events, self.results)
 
+        self.tool = self.agents.tools.tool
+        self.agent = self.agents.roster.agent
         self.job = self.jobs.job
         self.schedule = self.schedules.declare
         self.workflow = self.workflows.workflow

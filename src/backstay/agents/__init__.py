@@ -10,7 +10,36 @@ run goes on
             `restarted` makes void what was shown.
 """
 
+from .context import ToolContext
+from .errors import (
+    AgentNotFound,
+    AgentStopped,
+    DeadlinePassed,
+    LoopDetected,
+    OutputInvalid,
+    StepsExhausted,
+    TokensExhausted,
+    ToolError,
+)
 from .models import Answer, AnswerNotFound, Ask, Source, stream_of
 from .service import Agents
+from .tool import Tool
 
-__all__ = ["Agents", "Answer", "AnswerNotFound", "Ask", "Source", "stream_of"]
+__all__ = [
+    "AgentNotFound",
+    "AgentStopped",
+    "Agents",
+    "Answer",
+    "AnswerNotFound",
+    "Ask",
+    "DeadlinePassed",
+    "LoopDetected",
+    "OutputInvalid",
+    "Source",
+    "StepsExhausted",
+    "TokensExhausted",
+    "Tool",
+    "ToolContext",
+    "ToolError",
+    "stream_of",
+]

@@ -1,16 +1,18 @@
-"""`/api/agents`: ask a question, fetch its answer. The answer streams from `/api/streams/{stream}/events`
-meanwhile.
+"""`/api/agents`: have an agent answer, or ask a question of documents. What it says streams from
+`/api/streams/{stream}/events` meanwhile.
 """
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Router, service
+from .agent import Agent, AgentRun
+from .errors import AgentNotFound
 from .models import Answer, AnswerNotFound, Ask, Question
 from .service import Agents
 
@@ -80,6 +82,81 @@ class AnswerView(BaseModel):
             cost=answer.cost,
             created_at=answer.created_at,
         )
+
+
+class ToolView(BaseModel):
+    """A tool that an agent may call. `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    requires_approval: bool
+
+
+class AgentView(BaseModel):
+    """A registered agent."""
+
+    name: str
+    model: str
+    instructions: str
+    tools: list[ToolView]
+
+    @classmethod
+    def of(cls, agent: Agent[Any]) -> "AgentView":
+        tools = [
+            ToolView(
+                name=tool.name,
+                description=tool.description,
+                parameters=tool.schema,
+                requires_approval=tool.requires_approval,
+            )
+            for tool in agent.tools
+        ]
+        return cls(name=agent.name, model=agent.model, instructions=agent.instructions, tools=tools)
+
+
+class NewAgentRun(BaseModel):
+    """What an agent is to answer."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str = Field(min_length=1, max_length=200_000, description="What it is told.")
+    history: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=1_000, description="The conversation before, in the OpenAI shape."
+    )
+    key: str | None = Field(
+        None, min_length=1, max_length=500, description="A second start with the same key returns the first run."
+    )
+
+
+class AgentRunView(BaseModel):
+    """A run of an agent on its way."""
+
+    run: UUID
+    stream: UUID
+    events_url: str
+    run_url: str
+
+    @classmethod
+    def of(cls, started: AgentRun) -> "AgentRunView":
+        return cls(
+            run=started.id,
+            stream=started.stream,
+            events_url=f"/api/streams/{started.stream}/events",
+            run_url=f"/api/runs/{started.id}",
+        )
+
+
+@router.get("", permission="runs:read")
+async def index(by: Caller, agents: Service) -> list[AgentView]:
+    """The agents that are registered here, by name."""
+    return [AgentView.of(agents.roster.find(name)) for name in agents.roster.names]
+
+
+@router.post("/{name}/runs", permission="runs:write", status=202, errors=[AgentNotFound])
+async def start(name: str, body: NewAgentRun, by: Caller, tx: Tx, agents: Service) -> AgentRunView:
+    """Have an agent answer. The run acts for the caller; what it says streams meanwhile."""
+    started = await agents.roster.find(name).start(body.text, history=body.history, key=body.key, by=by, tx=tx)
+    return AgentRunView.of(started)
 
 
 @router.post("/ask", permission="runs:write", status=202)

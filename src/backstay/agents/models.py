@@ -1,5 +1,6 @@
 """Questions, sources and answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,6 +10,7 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..kernel.errors import BackstayError, NotFound
+from .turn import Turn
 
 WORKFLOW = "agents.answer"
 FEATURE = "ask"
@@ -71,6 +73,42 @@ class Outcome(BaseModel):
     outcome: Literal["answered", "cancelled"]
     model: str
     cost: Decimal
+
+
+class Prompt(BaseModel):
+    """What an agent is to answer, and the conversation before it in the OpenAI shape."""
+
+    model_config = ConfigDict(frozen=True)
+    text: str
+    history: list[dict[str, Any]] = []
+
+
+class AgentResult(BaseModel):
+    """What an agent's own run returns. `output` is the answer: text, or as the agent's output model has it.
+
+    `messages` is the conversation, to go on with. `steps` are model and tool calls; `cost` is USD, of the calls that
+    stand: what a crash had repeated is in the ledger beside them.
+    """
+
+    output: Any
+    model: str
+    steps: int
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+    messages: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn], steps: int, output: Any, messages: list[dict[str, Any]]) -> "AgentResult":
+        return cls(
+            output=output,
+            model=turns[-1].model,
+            steps=steps,
+            input_tokens=sum(turn.input_tokens for turn in turns),
+            output_tokens=sum(turn.output_tokens for turn in turns),
+            cost=sum((turn.cost for turn in turns), Decimal(0)),
+            messages=messages,
+        )
 
 
 @dataclass(frozen=True, slots=True)

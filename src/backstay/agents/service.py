@@ -14,8 +14,14 @@ from ..kernel.principal import Principal
 from ..streams import Streams
 from ..workflows import Run, StepFailed, Workflows
 from . import store
+from .agent import Means
+from .hands import Hands
 from .models import WORKFLOW, Answer, AnswerNotFound, Ask, Outcome, Question, stream_of
+from .output import Output
+from .roster import Roster
+from .speaker import Speaker
 from .steps import Steps
+from .toolbox import Toolbox
 
 _RETRY = Retry(max_attempts=5, base=timedelta(seconds=0.5), cap=timedelta(seconds=30))
 
@@ -35,7 +41,12 @@ class Agents:
         events: Events,
     ) -> None:
         self._db, self._streams, self._audit = db, streams, audit
-        self._steps = Steps(clock, content, gateway, streams, audit, events)
+        self._speaker = Speaker(gateway, streams)
+        output = Output(streams, clock)
+        workflows.at_end(output.end)
+        self.tools = Toolbox()
+        self.roster = Roster(Means(db, workflows, self._speaker, Hands(db, audit, output), output), self.tools)
+        self._steps = Steps(clock, content, self._speaker, streams, audit, events)
         self._workflow = workflows.workflow(name=WORKFLOW, retry=_RETRY)(self._answer)
 
     async def ask(

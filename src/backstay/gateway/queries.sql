@@ -310,6 +310,12 @@ where tenant_id = %(tenant_id)s and (%(after)s::uuid is null or id < %(after)s::
   and (%(run_id)s::uuid is null or run_id = %(run_id)s::uuid)
 order by id desc limit %(limit)s;
 
+-- name: call
+-- One call.
+select id, started_at, finished_at, state, outcome, provider, model, feature, end_user as user, key_id as key,
+       run_id as run, input_tokens, output_tokens, cost, route, cached, rescued
+from backstay.call where tenant_id = %(tenant_id)s and id = %(id)s;
+
 -- name: savings
 -- What keeping answers, routing and falling back have saved, of calls that ended in a span of time.
 select count(*)::int as calls, coalesce(sum(cost), 0) as cost,

@@ -165,9 +165,11 @@ class Gateway:
         return Answer.of(reply.body, reply.raw, reply.call, reply.usage, reply.cost)
 
     async def stream(
-        self, by: Principal, request: Mapping[str, Any], **about: Unpack[About]
+        self, by: Principal, request: Mapping[str, Any], *, call: UUID | None = None, **about: Unpack[About]
     ) -> AsyncIterator[dict[str, Any]]:
         """The chunks of a chat completion in the OpenAI shape; the last one carries the usage, with no choices.
+
+        `call`: the id that the call is to have, a new one each time.
 
         The call is settled before the iterator ends. Leaving it early (`aclose`) cancels the provider's work and bills
         what was used.
@@ -177,6 +179,7 @@ class Gateway:
         """
         body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         order = await self.order(by, CHAT.name, "chat", body, **about)
+        order = order if call is None else replace(order, id=call)
         async with aclosing(self.chunks(order)) as groups:
             async for group in groups:
                 for chunk in group:
@@ -311,6 +314,12 @@ class Gateway:
         span = SpendFilter(since, until).checked()
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.savings(tx, by.tenant, span.since, span.until)
+
+    async def call(self, by: Principal, id: UUID) -> CallRow | None:
+        """One call of the tenant."""
+        by.require(READ)
+        async with self._db.tenant_tx(by.tenant) as tx:
+            return await store.call(tx, by.tenant, id)
 
     async def calls(
         self, by: Principal, after: UUID | None = None, limit: int = 50, run: UUID | None = None

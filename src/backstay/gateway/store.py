@@ -345,6 +345,10 @@ async def calls(tx: Tx, tenant: UUID, after: UUID | None, run: UUID | None, limi
     return await _queries.calls.all(tx, CallRow, tenant_id=tenant, after=after, run_id=run, limit=limit)
 
 
+async def call(tx: Tx, tenant: UUID, id: UUID) -> CallRow | None:
+    return await _queries.call.maybe(tx, CallRow, tenant_id=tenant, id=id)
+
+
 async def savings(tx: Tx, tenant: UUID, since: datetime | None, until: datetime | None) -> Savings:
     return await _queries.savings.one(tx, Savings, tenant_id=tenant, since=since, until=until)
 

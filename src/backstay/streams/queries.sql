@@ -58,11 +58,11 @@ from (
 where bytes - octet_length(data) < %(bytes)s::bigint
 order by seq;
 
--- name: contains
--- Whether a stream has an event of a type.
-select exists (
-    select from backstay.stream_event
-    where tenant_id = %(tenant)s::uuid and stream_id = %(id)s::uuid and type = %(type)s::text);
+-- name: newest
+-- The newest event of a type.
+select seq, type, data::text as data from backstay.stream_event
+where tenant_id = %(tenant)s::uuid and stream_id = %(id)s::uuid and type = %(type)s::text
+order by seq desc limit 1;
 
 -- name: request_cancel
 -- Notes that somebody wants the stream to stop; the first request's time stands.

@@ -80,10 +80,11 @@ class Streams:
         async with self._db.join(tx, by.tenant) as tx:
             return await self._standing(tx, by.tenant, stream)
 
-    async def contains(self, tenant: UUID, stream: UUID, type: EventType) -> bool:
-        """Whether the stream has an event of this type: how a producer learns what an earlier one has sent."""
+    async def newest(self, tenant: UUID, stream: UUID, type: EventType) -> StreamEvent | None:
+        """The newest event of this type: how a producer learns what an earlier one has sent."""
         async with self._db.tenant_tx(tenant) as tx:
-            return await store.contains(tx, tenant, stream, type)
+            found = await store.newest(tx, tenant, stream, type)
+        return None if found is None else found.parsed()
 
     def writer(self, tenant: UUID, stream: UUID) -> StreamWriter:
         """The stream's next producer, from when its context is entered."""

@@ -64,8 +64,8 @@ async def page(tx: Tx, tenant: UUID, id: UUID, after: int, limit: int, max_bytes
     return await _queries.page.all(tx, StoredEvent, tenant=tenant, id=id, after=after, limit=limit, bytes=max_bytes)
 
 
-async def contains(tx: Tx, tenant: UUID, id: UUID, type: str) -> bool:
-    return bool(await _queries.contains.value(tx, tenant=tenant, id=id, type=type))
+async def newest(tx: Tx, tenant: UUID, id: UUID, type: str) -> StoredEvent | None:
+    return await _queries.newest.maybe(tx, StoredEvent, tenant=tenant, id=id, type=type)
 
 
 async def request_cancel(tx: Tx, tenant: UUID, id: UUID, now: datetime) -> bool:

@@ -34,6 +34,7 @@ from .reader import TOPIC
 
 BATCH_EVENTS = 32
 BATCH_SECONDS = 0.025
+_BEAT_SECONDS = (0.05, 300.0)  # how often the lease is renewed, at most and at least
 CANCEL_TOPIC = "stream.cancel"
 _RETRIES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds between attempts while the database is away
 _log = telemetry.log("streams")
@@ -244,7 +245,8 @@ class StreamWriter:
                 await self._store()
 
     async def _keep_lease(self) -> None:
-        beat = max(self._patience.total_seconds() / 3, 0.05)
+        often, seldom = _BEAT_SECONDS
+        beat = min(max(self._patience.total_seconds() / 3, often), seldom)
         with self._db.notifier.subscribe(CANCEL_TOPIC, str(self.id)) as subscription:
             while self._failure is None and not self._closed:
                 asked = await subscription.wait(timeout=beat)

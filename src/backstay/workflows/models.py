@@ -64,7 +64,13 @@ class NotStorable(Invalid):
     code, title = "not_storable", "The value cannot be stored"
 
 
-class StepFailed(BackstayError):
+class RunStopped(BackstayError):
+    """Raised by code that knows that the run would come to the same end again: it is not tried again."""
+
+    code, title = "run_stopped", "The run was stopped"
+
+
+class StepFailed(RunStopped):
     """A step has failed for good: its attempts are used up, or trying again cannot help. The workflow may catch it;
     on replay it is raised again at the same step."""
 
@@ -111,6 +117,17 @@ class Superseded(BaseException):
 
 class Nondeterministic(BaseException):
     """The workflow's code asks for another step than the one recorded at this place."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """A run that ends, as those are told who keep something for it."""
+
+    tenant: UUID
+    id: UUID
+    workflow: str
+    state: RunState
+    error: str | None = None
 
 
 class ResumeRun(BaseModel):

@@ -28,12 +28,13 @@ from .models import (
     Recorded,
     ResumeRun,
     RunDetail,
+    RunEnd,
     RunFailed,
     RunInputInvalid,
     RunNotFound,
     RunState,
+    RunStopped,
     RunView,
-    StepFailed,
     Superseded,
     Suspend,
     Taken,
@@ -59,6 +60,7 @@ class Workflows:
         self._db, self._clock, self._jobs, self._audit, self._events = db, clock, jobs, audit, events
         self._registered: dict[tuple[str, str], Workflow[Any, Any]] = {}
         self._newest: dict[str, Workflow[Any, Any]] = {}
+        self._at_end: list[Callable[[Tx, RunEnd], Awaitable[None]]] = []
         self._lease = timedelta(seconds=jobs.settings.lease_seconds)
         self._wakes = Wakes(jobs, clock)
         self.approvals = Approvals(db, clock, self._wakes, audit, events)
@@ -124,6 +126,13 @@ class Workflows:
             return made
 
         return register if function is None else register(function)
+
+    def at_end(self, told: Callable[[Tx, RunEnd], Awaitable[None]]) -> None:
+        """Has `told` called whenever a run ends, in the transaction that ends it: what is kept for runs ends with them.
+
+        When it fails, the run's end is tried again.
+        """
+        self._at_end.append(told)
 
     async def start_with(
         self,
@@ -274,7 +283,7 @@ class Workflows:
             except Cancel as signal:
                 await self._end(taken, run.by, RunState.CANCELLED, error=signal.reason)
             except Exception as error:
-                if context.attempt < workflow.retry.max_attempts and not isinstance(error, StepFailed):
+                if context.attempt < workflow.retry.max_attempts and not isinstance(error, RunStopped):
                     _log.warning("the code between the steps failed", exc_info=error)
                     delay = workflow.retry.delay(context.attempt, random.random)
                     raise RetryLater(text_of(error), delay) from error
@@ -352,6 +361,8 @@ class Workflows:
             await self._events.emit(
                 tx, f"run.{state}", {"run": str(taken.id), **about, **reason}, tenant=taken.tenant_id
             )
+            for told in self._at_end:
+                await told(tx, RunEnd(taken.tenant_id, taken.id, taken.workflow, state, error))
             tx.notify(_TOPIC, str(taken.id))
         _finished.labels(taken.workflow, state).inc()
         log = _log.info if state == RunState.COMPLETED else _log.error

@@ -174,15 +174,22 @@ def _json(talk: Conversation) -> Reply:
 def _script(talk: Conversation) -> Reply:
     """The step that belongs to this turn, counted by the assistant's messages so far; the last one stays.
 
-    The first system message holds `{"script": [{"content": "…"}, {"tool": "name", "arguments": {…}}, …]}`.
+    The first system message holds `{"script": [{"content": "…"}, {"tool": "name", "arguments": {…}}, …]}`; a step
+    with several calls is `{"calls": [{"tool": …, "arguments": …}, …]}`.
     """
     turn = sum(message.get("role") == "assistant" for message in talk.messages)
     try:
         steps = orjson.loads(text(talk.messages[0]))["script"]
         step = steps[min(turn, len(steps) - 1)]
-        if "tool" in step:
-            call = (str(step["tool"]), orjson.dumps(step.get("arguments", {})).decode())
-            return Reply(tool_calls=(call,), finish_reason="tool_calls")
+        if "tool" in step or "calls" in step:
+            asked = step.get("calls", [step])
+            calls = tuple((str(call["tool"]), _as_json(call.get("arguments", {}))) for call in asked)
+            return Reply(tool_calls=calls, finish_reason="tool_calls")
         return Reply(str(step["content"]), finish_reason=str(step.get("finish_reason", "stop")))
     except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
         return Reply('The first message must be {"script": [{"content": "…"}, {"tool": "…", "arguments": {…}}]}.')
+
+
+def _as_json(arguments: Any) -> str:
+    """A text is sent as it is: models write arguments that are no JSON, too."""
+    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
