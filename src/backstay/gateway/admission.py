@@ -15,11 +15,11 @@ from uuid import UUID
 from ..audit import Audit, NewEntry
 from ..events import Events
 from ..kernel import telemetry
+from ..kernel.batch import Batcher
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Unavailable
 from . import entries, notices, store
-from .batch import Batcher
 from .errors import GatewayError
 from .expectation import Expectation
 from .models import Admitted, OutputKind, Reservation, Settlement

@@ -14,13 +14,13 @@ from typing import Any
 from uuid import UUID
 
 from ..kernel import json, telemetry
+from ..kernel.batch import Stopped
 from ..kernel.clock import Clock
 from ..kernel.errors import BackstayError, Unavailable
 from .admission import Admission
 from .allotment import Allotment
 from .answers import OFF, Answers, Flight, Hit
 from .attempts import Attempts, Health
-from .batch import Stopped
 from .call import Call, Try
 from .errors import BudgetExceeded, GatewayError, ProviderFailed, RateLimited
 from .exchange import Exchange, read

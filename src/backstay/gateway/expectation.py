@@ -7,11 +7,11 @@ that writes more is extended, and a budget holds in any case.
 from datetime import datetime, timedelta
 
 from ..kernel import telemetry
+from ..kernel.batch import Batcher
 from ..kernel.clock import Clock
 from ..kernel.db import Database
 from ..kernel.errors import BackstayError
 from . import store
-from .batch import Batcher
 from .models import OutputKind
 
 _log = telemetry.log("gateway")

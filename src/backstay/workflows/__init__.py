@@ -9,6 +9,7 @@ Guarantees  A run started in a transaction exists if and only if that transactio
             A worker that lost a run can write nothing to it.
             A run that waits holds no process, no connection and no memory. What it waits for wakes it in the
             transaction that brings it, through one job; no wake-up is lost.
+            Steps of concurrent runs are committed together; none is in another's way.
 """
 
 from .approvals import Approvals, Decision

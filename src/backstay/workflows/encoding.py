@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Set
 from enum import Enum
+from types import FunctionType
 from typing import Any, get_type_hints
 
 import orjson
@@ -72,6 +73,11 @@ def hash_of(arguments: tuple[Any, ...]) -> bytes:
 
 def wants_key(function: Callable[..., Any]) -> bool:
     """Whether `function` takes the keyword `idempotency_key`."""
+    plain = getattr(function, "__func__", function)
+    if isinstance(plain, FunctionType) and not hasattr(plain, "__wrapped__"):
+        code = plain.__code__  # building a signature would cost more than all the rest of a step
+        named = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+        return "idempotency_key" in named
     try:
         return "idempotency_key" in inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from ..kernel.errors import BackstayError, Conflict, Invalid, NotFound
+from ..kernel.principal import Principal
 
 
 class RunState(StrEnum):
@@ -149,6 +150,20 @@ class Taken:
     fence: int
     attempt: int
 
+    @property
+    def by(self) -> Principal:
+        """Who started the run."""
+        stored = self.principal
+        return Principal(
+            tenant=self.tenant_id,
+            id=UUID(stored["id"]),
+            name=stored["name"],
+            permissions=frozenset(stored["permissions"]),
+            key=UUID(stored["key"]) if stored.get("key") else None,
+            feature=stored.get("feature"),
+            role=stored.get("role"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -173,6 +188,22 @@ class Ended:
     state: StepState
     output: str | None
     error: str | None = None
+
+
+@dataclass(slots=True)
+class StepWrite:
+    """What a run wants recorded of a step: its intent, its output, or a failure."""
+
+    seq: int
+    kind: StepKind
+    name: str
+    args_hash: bytes
+    state: StepState
+    started_at: datetime
+    output: str | None = None
+    error: str | None = None
+    failures: int = 0
+    finished_at: datetime | None = None
 
 
 class NewRun(BaseModel):

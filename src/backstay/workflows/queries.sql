@@ -36,59 +36,10 @@ from backstay.run
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running'
 for no key update;
 
--- name: begin_step
--- Records the intent, before anything happens outside. No row when another worker has the run.
-with held as materialized (
-    select tenant_id, id from backstay.run
-    where tenant_id = %(tenant_id)s::uuid and id = %(run_id)s::uuid and fence = %(fence)s::bigint
-      and state = 'running'
-    for no key update
-)
-insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, attempt, fence, started_at)
-select tenant_id, id, %(seq)s::integer, 'step', %(name)s::text, %(args_hash)s::bytea, 'started', 1,
-       %(fence)s::bigint, %(now)s::timestamptz
-from held
-on conflict (tenant_id, run_id, seq) do update
-set attempt = step.attempt + 1, fence = excluded.fence, started_at = excluded.started_at
-returning attempt;
-
--- name: complete_step
--- Stores a step's output. Also writes the whole row of a step that needs no intent: a transaction (in its own commit)
--- and a recorded value.
-with held as materialized (
-    select tenant_id, id from backstay.run
-    where tenant_id = %(tenant_id)s::uuid and id = %(run_id)s::uuid and fence = %(fence)s::bigint
-      and state = 'running'
-    for no key update
-)
-insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, output, attempt, fence, started_at,
-                           finished_at)
-select tenant_id, id, %(seq)s::integer, %(kind)s::text, %(name)s::text, %(args_hash)s::bytea, 'completed',
-       %(output)s::jsonb, 1, %(fence)s::bigint, %(started_at)s::timestamptz, %(now)s::timestamptz
-from held
-on conflict (tenant_id, run_id, seq) do update
-set state = 'completed', output = excluded.output, error = null, fence = excluded.fence,
-    finished_at = excluded.finished_at
-    where step.state = 'started';
-
--- name: fail_step
--- Counts a failed attempt; `state` is failed when it was the last.
-with held as materialized (
-    select tenant_id, id from backstay.run
-    where tenant_id = %(tenant_id)s::uuid and id = %(run_id)s::uuid and fence = %(fence)s::bigint
-      and state = 'running'
-    for no key update
-)
-insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, error, attempt, failures, fence,
-                           started_at, finished_at)
-select tenant_id, id, %(seq)s::integer, %(kind)s::text, %(name)s::text, %(args_hash)s::bytea, %(state)s::text,
-       %(error)s::text, 1, 1, %(fence)s::bigint, %(started_at)s::timestamptz,
-       case when %(state)s::text = 'failed' then %(now)s::timestamptz end
-from held
-on conflict (tenant_id, run_id, seq) do update
-set state = excluded.state, error = excluded.error, failures = step.failures + 1, fence = excluded.fence,
-    finished_at = excluded.finished_at
-    where step.state = 'started'; -- a commit whose answer was lost may have completed it
+-- name: record_steps
+-- Records intents, outputs and failures, each row behind its own run's fence. Returns the items that it passed over,
+-- because another worker has the run, or another transaction holds it.
+select item from backstay.record_steps(%(rows)s::json) as item;
 
 -- name: finish
 -- Ends a run; no row when another worker has it.

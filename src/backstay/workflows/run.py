@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -35,11 +36,13 @@ from .models import (
     StepFailed,
     StepKind,
     StepState,
+    StepWrite,
     Superseded,
     Suspend,
     Taken,
     Waiting,
 )
+from .recorder import Journal, Recorder, not_recorded
 from .signals import Signals, signal
 from .timers import sleep
 
@@ -55,8 +58,8 @@ _HOPELESS = (
     ConfigurationError,
 )  # the same call again gets the same answer
 _executed = telemetry.counter("backstay_steps_total", "Step attempts by outcome.", ["workflow", "kind", "outcome"])
+_outcome = lru_cache(maxsize=1024)(_executed.labels)  # looking one up costs more than counting
 _log = telemetry.log("workflows")
-_PAUSE = timedelta(seconds=1)
 _NOW: TypeAdapter[Any] = TypeAdapter(datetime)
 _NUMBER: TypeAdapter[Any] = TypeAdapter(float)
 
@@ -77,9 +80,11 @@ class Run:
         retry: Retry,
         approvals: Approvals,
         signals: Signals,
+        recorder: Recorder,
     ) -> None:
         self._db, self._clock, self._taken, self._retry = db, clock, taken, retry
         self._approvals, self._signals = approvals, signals
+        self._journal = Journal(recorder, taken)
         self._recorded = {step.seq: step for step in recorded}
         self._next = 0
         self.over: BaseException | None = None  # why this attempt may begin no more steps
@@ -103,16 +108,7 @@ class Run:
     @property
     def by(self) -> Principal:
         """Who started the run; it acts with their permissions."""
-        principal = self._taken.principal
-        return Principal(
-            tenant=self.tenant,
-            id=UUID(principal["id"]),
-            name=principal["name"],
-            permissions=frozenset(principal["permissions"]),
-            key=UUID(principal["key"]) if principal.get("key") else None,
-            feature=principal.get("feature"),
-            role=principal.get("role"),
-        )
+        return self._taken.by
 
     @overload
     async def step(self, fn: Callable[..., Awaitable[T]], *args: Any, name: str | None = None) -> T: ...
@@ -122,9 +118,9 @@ class Run:
         """Calls `fn(*args)` for effects outside, and stores what it returns; a replay gets the stored value.
 
         At-least-once: the intent is committed first, then `fn` runs outside of any transaction, then its output is
-        committed; a crash in between runs it again. When it has a parameter `idempotency_key`, it is handed
-        `<run id>:<step number>`, the same each time. A function that is not async runs in a thread. The output is
-        stored as JSON by `fn`'s return annotation.
+        committed, at the latest with the intent of the next step; a crash in between runs it again. When `fn` has a
+        parameter `idempotency_key`, it is handed `<run id>:<step number>`, the same each time. A function that is not
+        async runs in a thread. The output is stored as JSON by `fn`'s return annotation.
 
         A failure suspends the run and is tried again with the workflow's backoff.
 
@@ -136,9 +132,8 @@ class Run:
         if (standing := self._standing(place)) is not None:
             return self._replayed(standing, adapter)
         began = self._clock.now()
-        async with self._recording() as tx:
-            if not await store.begin_step(tx, self._taken, place.seq, place.name, place.args_hash, began):
-                raise self._leave(Superseded())
+        self._journal.add(place.write(StepState.STARTED, began))
+        await self._written()
         extra = {"idempotency_key": f"{self.id}:{place.seq}"} if encoding.wants_key(fn) else {}
         try:
             value = await _call(fn, args, extra)
@@ -148,7 +143,7 @@ class Run:
             raise await self._failed(place, error, began) from error
         except (Discard, RetryLater, Snooze) as signal:
             raise await self._signalled(place, signal, began) from signal
-        await self._complete(place, text, began)
+        self._complete(place, text, began)
         return result
 
     async def transaction(self, fn: Callable[..., Awaitable[T]], *args: Any, name: str | None = None) -> T:
@@ -165,6 +160,7 @@ class Run:
         if (standing := self._standing(place)) is not None:
             result: T = self._replayed(standing, adapter)
             return result
+        await self._written()
         began = self._clock.now()
         try:
             async with self._db.tenant_tx(self.tenant) as tx:
@@ -173,10 +169,8 @@ class Run:
                 value = await fn(tx, *args)
                 text = encoding.encode(adapter, value, f"step {place.name}")
                 result = encoding.decode(adapter, text, f"step {place.name}")
-                now = self._clock.now()
-                if not await store.complete_step(
-                    tx, self._taken, place.seq, place.kind, place.name, place.args_hash, text, began, now
-                ):
+                done = place.write(StepState.COMPLETED, began, output=text, finished_at=self._clock.now())
+                if await store.record_steps(tx, [(self._taken, [done])]):
                     raise self._leave(Superseded())
         except Exception as error:
             raise await self._failed(place, error, began) from error
@@ -219,18 +213,23 @@ class Run:
         if (standing := self._standing(place)) is not None:
             return self._replayed(standing, adapter)
         value = make()
-        await self._complete(place, encoding.encode(adapter, value, name), self._clock.now())
+        self._complete(place, encoding.encode(adapter, value, name), self._clock.now())
         return value
 
     async def wind_up(self) -> None:
         """Waits for steps that were started together with one that ended the attempt, so that none is still under way
-        when another worker goes on."""
+        when another worker goes on; then for what is not yet recorded.
+
+        Raises:
+            Superseded, Suspend: it could not be recorded.
+        """
         others = self._steps_under_way - {asyncio.current_task()}
         if others:
             await asyncio.wait(others)
             for task in others:
                 if not task.cancelled() and (error := task.exception()) is not None:
                     _log.info("a step beside the one that ended the attempt ended too", error=text_of(error))
+        await self._written()
 
     def _leave(self, signal: BaseException) -> BaseException:
         """Ends this attempt: a `finally` or a sibling of the code that still asks for a step gets the same signal."""
@@ -244,32 +243,27 @@ class Run:
         self.wake_at = min(filter(None, (self.wake_at, due)), default=None)
         return signal
 
+    async def _written(self) -> None:
+        """Returns once all that this attempt has come by is committed; otherwise the attempt ends."""
+        try:
+            await self._journal.written()
+        except (Superseded, Suspend) as signal:
+            raise self._leave(signal) from None
+
     @asynccontextmanager
     async def _recording(self) -> AsyncIterator[Tx]:
-        """A transaction for our own bookkeeping. When it fails (the database is away), the attempt ends: the workflow's
-        code must not see an error that a replay would not repeat."""
+        """A transaction for our own bookkeeping, after what came before it. When it fails (the database is away), the
+        attempt ends: the workflow's code must not see an error that a replay would not repeat."""
+        await self._written()
         try:
             async with self._db.tenant_tx(self.tenant) as tx:
                 yield tx
         except Exception as error:
             _log.error("step could not be recorded; the run goes on later", exc_info=error)
-            reason = f"a step could not be recorded: {text_of(error)}"
-            raise self._leave(Suspend(_PAUSE, reason)) from error
+            raise self._leave(not_recorded(error)) from error
 
-    async def _complete(self, place: "Place", text: str, began: datetime) -> None:
-        async with self._recording() as tx:
-            if not await store.complete_step(
-                tx,
-                self._taken,
-                place.seq,
-                place.kind,
-                place.name,
-                place.args_hash,
-                text,
-                began,
-                self._clock.now(),
-            ):
-                raise self._leave(Superseded())
+    def _complete(self, place: "Place", text: str, began: datetime) -> None:
+        self._journal.add(place.write(StepState.COMPLETED, began, output=text, finished_at=self._clock.now()))
         self._count(place, "completed")
 
     def _place(self, kind: StepKind, name: str, args_hash: bytes) -> "Place":
@@ -330,22 +324,13 @@ class Run:
         before = self._recorded.get(place.seq)
         failures = (before.failures if before else 0) + 1
         last = hopeless or isinstance(error, _HOPELESS) or failures >= self._retry.max_attempts
-        state = StepState.FAILED if last else StepState.STARTED
         reason = text_of(error)
-        async with self._recording() as tx:
-            if not await store.fail_step(
-                tx,
-                self._taken,
-                place.seq,
-                place.kind,
-                place.name,
-                place.args_hash,
-                state,
-                reason,
-                began,
-                self._clock.now(),
-            ):
-                return self._leave(Superseded())
+        state, ended = (StepState.FAILED, self._clock.now()) if last else (StepState.STARTED, None)
+        self._journal.add(place.write(state, began, error=reason, failures=1, finished_at=ended))
+        try:
+            await self._written()
+        except (Superseded, Suspend) as signal:
+            return signal
         self._count(place, "failed" if last else "retried")
         _log.warning("step failed", step=place.name, seq=place.seq, failures=failures, last=last, exc_info=error)
         if last:
@@ -361,7 +346,7 @@ class Run:
 
     def _count(self, place: "Place", outcome: str) -> None:
         self._done = self._done or outcome != "retried"
-        _executed.labels(self._taken.workflow, place.kind, outcome).inc()
+        _outcome(self._taken.workflow, place.kind, outcome).inc()
 
 
 class Place:
@@ -371,6 +356,10 @@ class Place:
 
     def __init__(self, seq: int, kind: StepKind, name: str, args_hash: bytes) -> None:
         self.seq, self.kind, self.name, self.args_hash = seq, kind, name, args_hash
+
+    def write(self, state: StepState, began: datetime, **more: Any) -> StepWrite:
+        """What is to be recorded here."""
+        return StepWrite(self.seq, self.kind, self.name, self.args_hash, state, began, **more)
 
 
 def text_of(error: BaseException) -> str:

@@ -41,6 +41,7 @@ from .models import (
     UnknownWorkflow,
     Waiting,
 )
+from .recorder import Recorder
 from .run import Run, text_of
 from .signals import Signals, SignalView
 from .wakes import QUEUE, RESUME, Wakes
@@ -61,6 +62,7 @@ class Workflows:
         self._registered: dict[tuple[str, str], Workflow[Any, Any]] = {}
         self._newest: dict[str, Workflow[Any, Any]] = {}
         self._at_end: list[Callable[[Tx, RunEnd], Awaitable[None]]] = []
+        self._recorder = Recorder(db)
         self._lease = timedelta(seconds=jobs.settings.lease_seconds)
         self._wakes = Wakes(jobs, clock)
         self.approvals = Approvals(db, clock, self._wakes, audit, events)
@@ -270,7 +272,7 @@ class Workflows:
                 _UNKNOWN_VERSION_WAIT,
                 f"workflow {taken.workflow} is not registered here in version {taken.version}",
             )
-        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self.approvals, self.signals)
+        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self.approvals, self.signals, self._recorder)
         try:
             try:
                 text = await self._execute(workflow, run, taken)
@@ -333,10 +335,7 @@ class Workflows:
         taken, _ = await self._take(context, input.run)
         if taken is None:
             return
-        workflow = self._registered.get((taken.workflow, taken.version))
-        retry = workflow.retry if workflow else Retry()
-        by = Run(self._db, self._clock, taken, (), retry, self.approvals, self.signals).by
-        await self._end(taken, by, RunState.FAILED, error=reason)
+        await self._end(taken, taken.by, RunState.FAILED, error=reason)
 
     async def _end(
         self, taken: Taken, by: Principal, state: RunState, *, output: str | None = None, error: str | None = None

@@ -1,15 +1,16 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from psycopg import errors
 
 from ..kernel import sql
 from ..kernel.db import Tx
-from .models import Recorded, RunDetail, RunView, StepView, Taken
+from .models import Recorded, RunDetail, RunView, StepView, StepWrite, Taken
 
 _queries = sql.load(__package__)
 _LAST = UUID(int=2**128 - 1)
@@ -73,74 +74,30 @@ async def hold(tx: Tx, run: Taken, patience: timedelta) -> bool:
     return held is not None
 
 
-async def begin_step(tx: Tx, run: Taken, seq: int, name: str, args_hash: bytes, now: datetime) -> bool:
-    attempt = await _queries.begin_step.value(
-        tx,
-        tenant_id=run.tenant_id,
-        run_id=run.id,
-        fence=run.fence,
-        seq=seq,
-        name=name,
-        args_hash=args_hash,
-        now=now,
-    )
-    return attempt is not None
+async def record_steps(tx: Tx, writes: Sequence[tuple[Taken, Sequence[StepWrite]]]) -> set[int]:
+    """The positions of those that were not written: another worker has the run, or a transaction holds it."""
+    rows = [_row(item, run, step) for item, (run, steps) in enumerate(writes) for step in steps]
+    refused = await _queries.record_steps.rows(tx, rows=orjson.dumps(rows).decode())
+    return {item for (item,) in refused}
 
 
-async def complete_step(
-    tx: Tx,
-    run: Taken,
-    seq: int,
-    kind: str,
-    name: str,
-    args_hash: bytes,
-    output: str,
-    started_at: datetime,
-    now: datetime,
-) -> bool:
-    written = await _queries.complete_step.run(
-        tx,
-        tenant_id=run.tenant_id,
-        run_id=run.id,
-        fence=run.fence,
-        seq=seq,
-        kind=kind,
-        name=name,
-        args_hash=args_hash,
-        output=output,
-        started_at=started_at,
-        now=now,
-    )
-    return written == 1
-
-
-async def fail_step(
-    tx: Tx,
-    run: Taken,
-    seq: int,
-    kind: str,
-    name: str,
-    args_hash: bytes,
-    state: str,
-    error: str,
-    started_at: datetime,
-    now: datetime,
-) -> bool:
-    written = await _queries.fail_step.run(
-        tx,
-        tenant_id=run.tenant_id,
-        run_id=run.id,
-        fence=run.fence,
-        seq=seq,
-        kind=kind,
-        name=name,
-        args_hash=args_hash,
-        state=state,
-        error=error,
-        started_at=started_at,
-        now=now,
-    )
-    return written == 1
+def _row(item: int, run: Taken, step: StepWrite) -> dict[str, Any]:
+    return {
+        "item": item,
+        "tenant_id": run.tenant_id,
+        "run_id": run.id,
+        "claim": run.fence,
+        "seq": step.seq,
+        "kind": step.kind,
+        "name": step.name,
+        "args_hash": step.args_hash.hex(),
+        "state": step.state,
+        "output": None if step.output is None else orjson.Fragment(step.output),
+        "error": step.error,
+        "failures": step.failures,
+        "started_at": step.started_at,
+        "finished_at": step.finished_at,
+    }
 
 
 async def finish(tx: Tx, run: Taken, state: str, output: str | None, error: str | None, now: datetime) -> bool:

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from ..kernel import telemetry
+from . import telemetry
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _sizes = telemetry.histogram(
-    "backstay_gateway_batch_size", "Items in one group commit.", ["kind"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    "backstay_batch_size", "Items in one group commit.", ["kind"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
 
 
@@ -20,43 +20,58 @@ class Stopped(RuntimeError):
 
 
 class Batcher(Generic[Item, Result]):
-    """Hands waiting items in groups to `write`, one group at a time; idle, it does nothing.
+    """Hands waiting items in groups to `write`, at most `lanes` groups at a time; idle, it does nothing.
 
     `write` returns one result for each item, which may be an exception for its caller. When `write` itself raises and
     the group has several items, each is tried alone: one item that the database refuses must not fail its neighbours.
+    With more than one lane a later item may be written before an earlier one.
     """
 
-    def __init__(self, kind: str, write: Callable[[list[Item]], Awaitable[list[Result | Exception]]], most: int = 256):
-        self._write, self._most = write, most
+    def __init__(
+        self,
+        kind: str,
+        write: Callable[[list[Item]], Awaitable[list[Result | Exception]]],
+        most: int = 256,
+        lanes: int = 1,
+    ) -> None:
+        self._write, self._most, self._lanes = write, most, lanes
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._runner: asyncio.Task[None] | None = None
+        self._runners: set[asyncio.Task[None]] = set()
+        self._starting = False  # a lane is about to take what waits
         self._size = _sizes.labels(kind)
         self._stopped = False
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         """The future of the item's result. Cancelling it does not take the item back."""
         if self._stopped:
-            raise Stopped("the gateway has stopped")
+            raise Stopped("nothing more is written: this part of the process has stopped")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._runner is None:
-            self._runner = asyncio.create_task(self._run())
+        if not self._starting and len(self._runners) < self._lanes:
+            self._starting = True
+            runner = asyncio.create_task(self._run())
+            self._runners.add(runner)
+            runner.add_done_callback(self._ended)
         return future
 
     async def stop(self) -> None:
         """Writes what waits, then takes no more."""
         self._stopped = True
-        while self._runner is not None:
-            await asyncio.wait([self._runner])
+        while self._runners:
+            await asyncio.wait(self._runners)
 
     async def _run(self) -> None:
-        try:
-            while self._waiting:
-                group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                self._size.observe(len(group))
-                await self._settle(group)
-        finally:
-            self._runner = None
+        self._starting = False
+        while self._waiting:
+            group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._size.observe(len(group))
+            await self._settle(group)
+        # In the same breath as finding nothing: what is submitted from now on needs a lane.
+        self._runners.discard(asyncio.current_task())
+
+    def _ended(self, runner: asyncio.Task[None]) -> None:
+        self._starting = False  # should it have been cancelled before it began
+        self._runners.discard(runner)
 
     async def _settle(self, group: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
         try:
@@ -70,7 +85,7 @@ class Batcher(Generic[Item, Result]):
             return
         except BaseException as error:
             for _, future in group:
-                _answer(future, Stopped("the gateway stopped before this was written"))
+                _answer(future, Stopped("this part of the process stopped before this was written"))
             raise error
         for (_, future), result in zip(group, results, strict=True):
             _answer(future, result)

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from backstay.gateway.batch import Batcher, Stopped
+from backstay.kernel.batch import Batcher, Stopped
 
 
 async def test_while_one_group_is_written_the_next_one_gathers():

@@ -1,0 +1,1 @@
+drop function backstay.record_steps(json);
