@@ -1,7 +1,7 @@
 """Real Postgres for every test: one embedded server, one migrated template database, a clone for each test.
 
-`TEST_DATABASE_URL` uses another server (its login must be a superuser). A seed that a test prints is enough
-to run it again.
+`TEST_DATABASE_URL` uses another server (its login must be a superuser, and the tests must run in one process: `-n 0`).
+A seed that a test prints is enough to run it again.
 """
 
 import asyncio
@@ -49,7 +49,8 @@ def server_url() -> Iterator[str]:
         yield given
         return
     data_dir = Path(os.environ.get("TEST_DATA_DIR", Path(__file__).parent.parent / ".backstay" / "test"))
-    with EmbeddedPostgres(data_dir) as server:
+    # Processes that share the tests among them have a server each, because some tests change its roles.
+    with EmbeddedPostgres(data_dir / os.environ.get("PYTEST_XDIST_WORKER", "alone")) as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             # Tests kill processes, not machines: the page cache survives, so fsync would only cost time.
             connection.execute("alter system set fsync = off")

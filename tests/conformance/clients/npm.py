@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def installed(into: Path) -> Node:
         fresh.mkdir(parents=True)
         (fresh / "package.json").write_bytes(wanted)
         _install(fresh)
-        if not kept.exists():
+        with suppress(OSError):  # another process of this run was first
             fresh.rename(kept)
+        shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(_PROGRAMS, into, dirs_exist_ok=True)
     (into / "node_modules").symlink_to(kept / "node_modules")
     return Node(into)
