@@ -1,11 +1,14 @@
 """Workers for the crash tests: this process imports everything once and forks a worker for each line it reads.
 
-    python durable_worker.py DATABASE_URL LEASE_SECONDS
+    python durable_worker.py DATABASE_URL LEASE_SECONDS OUTSIDE
 
 Each line on standard input starts a worker; its process id is written to standard output. A line with the name of one
 of the store's functions starts one that freezes in the middle of that function's transaction, once the test has let it
-`freeze`. `effect` and `outside` are tables of the test: the first is written by transaction steps, the second stands
-for a service outside that counts how often it was called with which idempotency key.
+`freeze`. SIGUSR1 makes the clock of a worker jump: up to an hour back, or a few seconds ahead.
+
+The file OUTSIDE stands for a service that no transaction reaches: each call adds a line with its idempotency key.
+`effect` and `outside` are tables of the tests: transaction steps write the first, handlers of jobs talk to the test
+through the second.
 """
 
 import asyncio
@@ -14,7 +17,8 @@ import os
 import random
 import signal
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +27,7 @@ from pydantic import BaseModel
 from backstay.audit import Audit
 from backstay.events import Events
 from backstay.jobs import JobContext, JobLost, Jobs, Retry, store
-from backstay.kernel.clock import SystemClock
+from backstay.kernel.clock import Clock, SystemClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database, Tx
 from backstay.kernel.settings import Settings
@@ -32,26 +36,47 @@ from backstay.workflows import Run, Workflow, Workflows
 
 MASTER_KEY = "crash-test-master-key-0123456789abcdef"
 TRANSACTIONS = 3
+OUTSIDE_STEPS = 2 * TRANSACTIONS
+EVERY_THIRD = 3  # run waits for a person
 
 
 class Parcel(BaseModel):
     number: int
 
 
+class Refund(BaseModel):
+    parcel: int
+
+
+class JumpingClock:
+    """The clock of a machine that is set right, and wrong again, while it works."""
+
+    def __init__(self) -> None:
+        self._off = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self._off
+
+    def jump(self, *_: object) -> None:
+        self._off = timedelta(seconds=random.choice([0, random.uniform(-3600, 0), random.uniform(0, 3)]))
+
+
 def settings(url: str, lease: float) -> Settings:
     return Settings.load(database_url=url, master_key=MASTER_KEY, lease_seconds=lease, pool_size=8)
 
 
-def build(db: Database, config: Settings) -> tuple[Jobs, Workflows, Workflow[Parcel, int]]:
+def build(
+    db: Database, config: Settings, outside: Path | None = None, clock: Clock | None = None
+) -> tuple[Jobs, Workflows, Workflow[Parcel, int]]:
     """The services, with the workflow of the test."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     jobs = Jobs(db, clock, config)
     workflows = Workflows(db, clock, jobs, Audit(db, clock, Vault.of(config)), Events(db, clock))
-    tenant_of: dict[UUID, UUID] = {}
 
-    async def call_outside(run: UUID, *, idempotency_key: str) -> str:
-        async with db.tenant_tx(tenant_of[run]) as tx:
-            await tx.execute("insert into public.outside values (%s, %s)", [run, idempotency_key])
+    async def call_outside(*, idempotency_key: str) -> str:
+        assert outside is not None
+        with outside.open("ab", buffering=0) as file:  # one write at the end of the file: lines do not mix
+            file.write(f"{idempotency_key}\n".encode())
         await asyncio.sleep(random.uniform(0, 0.02))
         return idempotency_key
 
@@ -62,12 +87,13 @@ def build(db: Database, config: Settings) -> tuple[Jobs, Workflows, Workflow[Par
 
     @workflows.workflow(name="deliver", retry=Retry(max_attempts=50, base=timedelta(milliseconds=20)))
     async def deliver(run: Run, parcel: Parcel) -> int:
-        tenant_of[run.id] = run.tenant
         chance = await run.random()
         for number in range(TRANSACTIONS):
-            key = await run.step(call_outside, run.id)
-            assert key.startswith(str(run.id))
+            keys = await asyncio.gather(run.step(call_outside), run.step(call_outside))
+            assert {key.partition(":")[0] for key in keys} == {str(run.id)}
             assert await run.transaction(write, run.id, number) == number
+            if number == 0 and parcel.number % EVERY_THIRD == 0:
+                assert (await run.approve(Refund(parcel=parcel.number))).approved
         assert await run.random() != chance
         return parcel.number
 
@@ -113,17 +139,19 @@ def freeze_in(name: str) -> None:
     setattr(store, name, frozen)
 
 
-async def work(url: str, lease: float) -> None:
-    config = settings(url, lease)
+async def work(url: str, lease: float, outside: Path) -> None:
+    config, clock = settings(url, lease), JumpingClock()
+    signal.signal(signal.SIGUSR1, clock.jump)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Database(url, config) as db:
-        jobs, _, _ = build(db, config)
+        jobs, _, _ = build(db, config, outside, clock)
         await jobs.worker(concurrency=8).run(stop)
 
 
-def main(url: str, lease: float) -> None:
+def main(url: str, lease: float, outside: Path) -> None:
     gc.freeze()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a worker that has just been forked has no clock yet
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the killed ones
     for line in sys.stdin:
         child = os.fork()
@@ -134,11 +162,11 @@ def main(url: str, lease: float) -> None:
             random.seed(os.getpid())
             if line.strip():
                 freeze_in(line.strip())
-            asyncio.run(work(url, lease))
+            asyncio.run(work(url, lease, outside))
             os._exit(0)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]))

@@ -1,164 +1,154 @@
-"""200 runs while their workers are killed with `kill -9` and frozen with SIGSTOP at random.
+"""Runs while everything around them fails at random: workers killed with `kill -9`, or frozen and thawed as zombies,
+clocks that jump, and Postgres stopped, in order and at once, and started again.
 
-At the end there is no unfinished run and no duplicate database effect, and the outside was called at most as often as
-intents are recorded. `CRASH_SEED=… pytest tests/crash/test_workflows_crash.py` repeats a seed.
+At the end there is no unfinished run and no duplicate database effect, and nothing was called outside that was not
+intended. `CRASH_SEED=…` repeats a seed, `BACKSTAY_CRASH_RUNS=2000` lets more runs go through more of it.
 """
 
 import asyncio
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 from uuid import UUID
 
+import psutil
 import psycopg
+import pytest
 
+from backstay.audit import Audit
+from backstay.auth import Auth
+from backstay.kernel.clock import SystemClock
+from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
-from backstay.kernel.settings import Settings
+from backstay.kernel.embedded import EmbeddedPostgres
+from backstay.kernel.ids import new_id
+from backstay.kernel.migrate import Migrations
+from backstay.kernel.principal import Principal
+from backstay.kernel.roles import bootstrap
+from backstay.workflows import Workflows
 
-from .durable_worker import TRANSACTIONS, Parcel, build, settings
+from .crew import LEASE, OUTSIDE, Crew, crew
+from .durable_worker import EVERY_THIRD, OUTSIDE_STEPS, TRANSACTIONS, Parcel, build, settings
 
-RUNS, WORKERS, LEASE = 200, 3, 1.0
-KILLS, FREEZES = 25, 4
-LIMIT = 55.0  # seconds for everything to end
-
-
-class Crew:
-    """Real worker processes that are killed, frozen, thawed and replaced."""
-
-    def __init__(self, spawner: asyncio.subprocess.Process) -> None:
-        self._spawner = spawner
-        self.alive: set[int] = set()
-        self.frozen: dict[int, float] = {}
-        self.killed = self.thawed = 0
-
-    async def hire(self, freezes_in: str = "") -> None:
-        assert self._spawner.stdin is not None
-        assert self._spawner.stdout is not None
-        self._spawner.stdin.write(f"{freezes_in}\n".encode())
-        await self._spawner.stdin.drain()
-        self.alive.add(int(await self._spawner.stdout.readline()))
-
-    async def kill(self, chance: random.Random) -> None:
-        victim = chance.choice(sorted(self.alive))
-        os.kill(victim, signal.SIGKILL)
-        self.alive.discard(victim)
-        self.killed += 1
-        await self.hire()
-
-    async def freeze(self, chance: random.Random, seconds: float) -> None:
-        victim = chance.choice(sorted(self.alive))
-        os.kill(victim, signal.SIGSTOP)
-        self.alive.discard(victim)
-        self.frozen[victim] = time.monotonic() + seconds
-        await self.hire()
-
-    def thaw(self) -> None:
-        """Lets zombies go on whose time is over: others have their work by now."""
-        for pid, at in list(self.frozen.items()):
-            if time.monotonic() >= at:
-                os.kill(pid, signal.SIGCONT)
-                del self.frozen[pid]
-                self.alive.add(pid)
-                self.thawed += 1
-
-    def end(self) -> None:
-        for pid in self.alive | self.frozen.keys():
-            os.kill(pid, signal.SIGKILL)
+RUNS = int(os.environ.get("BACKSTAY_CRASH_RUNS", "100"))
+KILLS, JUMPS, FREEZES, RESTARTS = RUNS // 7, RUNS // 15, 2 + RUNS // 75, 2 + RUNS // 75
+LIMIT = 60.0 + RUNS  # seconds for everything to end
+LANES, WORKERS = 8, 3
 
 
-@asynccontextmanager
-async def crew(url: str, log: IO[bytes], size: int = WORKERS) -> AsyncIterator[Crew]:
-    spawner = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).with_name("durable_worker.py")),
-        url,
-        str(LEASE),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-    )
-    workers = Crew(spawner)
-    try:
-        for _ in range(size):
-            await workers.hire()
-        yield workers
-    finally:
-        workers.end()
-        assert spawner.stdin is not None
-        spawner.stdin.close()
-        await spawner.wait()
+class Server:
+    """A Postgres of the test's own, which it may stop."""
+
+    def __init__(self, embedded: EmbeddedPostgres) -> None:
+        self._embedded = embedded
+        self.url, self.restarts = embedded.url, Counter[str]()
+
+    def restart(self, how: str) -> None:
+        """fast: connections end, everything is written. immediate: it recovers from its log, as after `kill -9`."""
+        if how == "immediate":
+            process = psutil.Process(self._embedded.pid)
+            process.send_signal(signal.SIGQUIT)
+            process.wait(30)
+        else:
+            self._embedded.stop()
+        self._embedded.start()
+        self.restarts[how] += 1
 
 
-async def test_200_runs_survive_kills_and_zombies(database_url: str, tenant: UUID, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("crash")) as embedded:
+        asyncio.run(bootstrap(embedded.url))
+        Migrations(embedded.url).up()
+        with psycopg.connect(embedded.url, autocommit=True) as connection:
+            connection.execute("create table public.effect (run uuid, step int)")
+            connection.execute("grant all on public.effect to backstay_app, backstay_system")
+        yield Server(embedded)
+
+
+@pytest.mark.slow
+async def test_runs_survive_kills_zombies_restarts_of_postgres_and_jumping_clocks(
+    server: Server, tmp_path: Path
+) -> None:
     seed = int(os.environ.get("CRASH_SEED") or random.randrange(2**32))
     print(f"CRASH_SEED={seed}")
-    chance = random.Random(seed)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("create table public.effect (run uuid, step int)")
-        connection.execute("create table public.outside (run uuid, key text)")
-        connection.execute("grant all on public.effect, public.outside to backstay_app, backstay_system")
-    config = settings(database_url, LEASE)
-    with (tmp_path / "workers.log").open("wb") as log:
-        await survive(database_url, tenant, config, chance, seed, log)
-
-
-async def survive(
-    database_url: str, tenant: UUID, config: Settings, chance: random.Random, seed: int, log: IO[bytes]
-) -> None:
-    async with Database(database_url, config) as db:
-        _, _, deliver = build(db, config)
-        async with crew(database_url, log) as workers:
+    chance, config = random.Random(seed), settings(server.url, LEASE)
+    async with Database(server.url, config) as db:
+        _, workflows, deliver = build(db, config)
+        vault, clock = Vault.of(config), SystemClock()
+        tenant = (await Auth(db, clock, vault, Audit(db, clock, vault)).create_tenant(f"t{seed}", "Acme")).id
+        async with crew(server.url, tmp_path, WORKERS) as workers:
             for number in range(RUNS):
                 await deliver.start(Parcel(number=number), tenant=tenant, key=str(number))
-            began = time.monotonic()
-            while await unfinished(db) or workers.frozen:
-                assert time.monotonic() - began < LIMIT, f"{await unfinished(db)} runs unfinished, seed {seed}"
-                await asyncio.sleep(chance.uniform(0.02, 0.25))
-                workers.thaw()
-                if workers.killed < KILLS:
-                    await workers.kill(chance)
-                if len(workers.frozen) + workers.thawed < FREEZES and chance.random() < 0.3:
-                    await workers.freeze(chance, LEASE * chance.uniform(1.2, 2.5))
-        took = time.monotonic() - began
-        print(f"{workers.killed} killed, {workers.thawed} thawed as zombies, {took:.1f} s, seed {seed}")
-        assert workers.killed >= 10, "the runs ended before the killing had begun in earnest"
-        await verify(db, seed)
+            await trouble(server, db, workers, workflows, tenant, chance)
+        told = f"{workers.killed} killed, {workers.thawed} thawed as zombies, {workers.jumped} clocks set, "
+        print(f"{told}{workers.gone} gone by themselves, Postgres restarted {dict(server.restarts)}, seed {seed}")
+        cut = (workers.killed + workers.thawed + workers.gone + server.restarts.total() * WORKERS) * LANES
+        await verify(db, tmp_path / OUTSIDE, cut, seed)
+
+
+async def trouble(
+    server: Server, db: Database, workers: Crew, workflows: Workflows, tenant: UUID, chance: random.Random
+) -> None:
+    """Until every run has ended, and all of it has happened."""
+    began = time.monotonic()
+    while await unfinished(db) or workers.frozen or workers.killed < KILLS or server.restarts.total() < RESTARTS:
+        left = await unfinished(db)
+        assert time.monotonic() - began < LIMIT, f"{left} runs unfinished"
+        await asyncio.sleep(chance.uniform(0.02, 0.2))
+        workers.thaw()
+        await workers.tend()
+        await decide(db, workflows, tenant)
+        what = chance.choice(["kill", "kill", "kill", "jump", "freeze", "restart"])
+        if what == "kill" and workers.killed < KILLS:
+            await workers.kill(chance)
+        elif what == "jump" and workers.jumped < JUMPS:
+            await workers.set_clock(chance)
+        elif what == "freeze" and len(workers.frozen) + workers.thawed < FREEZES:
+            await workers.freeze(chance, LEASE * chance.uniform(1.2, 2.5))
+        elif what == "restart" and server.restarts.total() < RESTARTS:
+            await asyncio.to_thread(server.restart, chance.choice(["fast", "immediate"]))
+    print(f"{RUNS} runs in {time.monotonic() - began:.1f} s", end=": ")
+
+
+async def decide(db: Database, workflows: Workflows, tenant: UUID) -> None:
+    """A person approves what lies in the inbox."""
+    boss = Principal(tenant, new_id(), "boss", frozenset({"*"}))
+    for asked in await workflows.approvals.list(boss, state="pending", limit=10):
+        await workflows.approvals.approve(boss, asked.id)
 
 
 async def unfinished(db: Database) -> int:
     return (await rows(db, "select count(*) from backstay.run where state in ('pending', 'running')"))[0][0]
 
 
-async def verify(db: Database, seed: int) -> None:
+async def verify(db: Database, outside: Path, cut: int, seed: int) -> None:
+    """`cut`: how many attempts at most were cut off by what was done to workers and server."""
     states = dict(await rows(db, "select state, count(*) from backstay.run group by 1"))
     assert states == {"completed": RUNS}, f"seed {seed}"
     effects = dict(
         await rows(db, "select n, count(*) from (select count(*) n from effect group by run, step) x group by 1")
     )
     assert effects == {1: RUNS * TRANSACTIONS}, f"effects by how often they happened: {effects}, seed {seed}"
-    over = await rows(
-        db,
-        "select o.key, count(*), max(s.attempt) from outside o join backstay.step s "
-        "on s.run_id = o.run and o.key = s.run_id || ':' || s.seq group by 1 having count(*) > max(s.attempt)",
-    )
-    assert over == [], f"called more often than intended: {over}, seed {seed}"
-    [(calls, keys)] = await rows(db, "select count(*), count(distinct key) from outside")
-    assert keys == RUNS * TRANSACTIONS
-    [(intents,)] = await rows(db, "select sum(attempt) from backstay.step where kind = 'step'")
-    print(f"outside: {keys} steps, {calls} calls, {intents} recorded intents")
-    assert keys <= calls <= intents
-    [(ended,)] = await rows(db, "select count(*) from backstay.outbox where type = 'run.completed'")
-    assert ended == RUNS, f"seed {seed}"
-    audited = await rows(
-        db, "select count(*), count(distinct run_id) from backstay.audit_entry where action = 'run.completed'"
-    )
-    assert audited == [(RUNS, RUNS)], f"seed {seed}"
+    calls = Counter((await asyncio.to_thread(outside.read_text)).split())
+    intents = dict(await rows(db, "select run_id || ':' || seq, attempt from backstay.step where kind = 'step'"))
+    assert calls.keys() == intents.keys(), f"seed {seed}"
+    assert len(calls) == RUNS * OUTSIDE_STEPS
+    over = {key: (count, intents[key]) for key, count in calls.items() if count > intents[key]}
+    assert not over, f"called more often than intended: {over}, seed {seed}"
+    idle = sum(intents.values()) - calls.total()
+    repeats = calls.total() - len(calls)
+    print(f"outside: {len(calls)} steps, {repeats} calls repeated, {idle} intents cut off before their call")
+    assert idle <= cut, f"intents without a call that nothing had cut off, seed {seed}"
+    for table, what in [("outbox", "type"), ("audit_entry", "action")]:
+        [(ended,)] = await rows(db, f"select count(*) from backstay.{table} where {what} = 'run.completed'")
+        assert ended == RUNS, f"seed {seed}"
+    [(decided,)] = await rows(db, "select count(*) from backstay.approval where state = 'approved'")
+    assert decided == len(range(0, RUNS, EVERY_THIRD)), f"seed {seed}"
 
 
 async def rows(db: Database, query: str) -> list[tuple[int, ...]]:
