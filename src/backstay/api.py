@@ -18,6 +18,7 @@ from .events import http as events_http
 from .gateway import http as gateway_http
 from .gateway.catalog import http as catalog_http
 from .jobs import http as jobs_http
+from .jobs import queue_http
 from .jobs import remote_http as remote_workers_http
 from .jobs.schedules import http as schedules_http
 from .kernel import http, probes_http
@@ -40,6 +41,7 @@ _ROOMS = (
     catalog_http,
     jobs_http,
     builtin_http,
+    queue_http,
     schedules_http,
     remote_workers_http,
     workflows_http,

@@ -20,7 +20,7 @@ from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
 from .gateway.front import GatewayFront
-from .jobs import Jobs, RemoteWorkers
+from .jobs import Jobs, Queues, RemoteWorkers
 from .jobs.schedules import Schedules
 from .kernel import idempotency, telemetry
 from .kernel.cache import Cache, Store
@@ -73,6 +73,7 @@ class App:
         self.streams = Streams(self.db, self.clock, self.settings)
         self.jobs = Jobs(self.db, self.clock, self.settings)
         self.schedules = Schedules(self.db, self.clock, self.jobs, self.audit)
+        self.queues = Queues(self.db, self.audit, self.auth)
         self.remote_workers = RemoteWorkers(self.jobs)
         self.gateway = Gateway(
             self.db, self.clock, self.vault, self.audit, self.events, self.settings, cache=self.cache

@@ -12,7 +12,8 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": frozenset(
         {
             *("keys:*", "gateway:*", "budgets:*", "routes:*", "providers:*", "prices:*", "tags:*"),
-            *("jobs:*", "runs:*", "approvals:*", "machines:*", "content:*", "streams:*", "events:*", "audit:read"),
+            *("jobs:*", "queues:*", "runs:*", "approvals:*", "machines:*", "content:*"),
+            *("streams:*", "events:*", "audit:read"),
         }
     ),
     "developer": frozenset(

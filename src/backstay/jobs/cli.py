@@ -16,6 +16,8 @@ from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.principal import Principal
 from .bulk_models import MAX_AT_ONCE, BulkCancel, BulkResult, BulkRetry
 from .models import JobState
+from .queue_models import QueueLimit, ShareChange
+from .queues import Queues
 from .service import Jobs
 
 B = TypeVar("B", BulkRetry, BulkCancel)
@@ -30,6 +32,13 @@ async def _with_jobs(base: Base) -> AsyncIterator[tuple[Jobs, Principal]]:
     """Jobs without handlers, acting for the default tenant."""
     auth = Auth(base.db, base.clock, base.vault, Audit(base.db, base.clock, base.vault))
     yield Jobs(base.db, base.clock, base.settings), await auth.operator()
+
+
+@Command
+async def _with_queues(base: Base) -> AsyncIterator[tuple[Queues, Principal]]:
+    audit = Audit(base.db, base.clock, base.vault)
+    auth = Auth(base.db, base.clock, base.vault, audit)
+    yield Queues(base.db, audit, auth), await auth.operator()
 
 
 @commands.command("list")
@@ -115,10 +124,30 @@ def limit(
     running: Annotated[
         int | None, typer.Argument(min=0, help="How many may run at once; without it: no limit.")
     ] = None,
+    rate: Annotated[str | None, typer.Option(help="How many may start in a time, like 100/minute.")] = None,
 ) -> None:
-    """Limit how many jobs of QUEUE run at once, over all workers."""
-    _with_jobs(lambda jobs, _: jobs.limit(queue, running))
-    out.print(f"{queue}: " + ("no limit" if running is None else f"at most {running} at once"))
+    """Limit how many jobs of QUEUE run at once and start in a time, over all workers."""
+    set_ = _with_queues(lambda queues, by: queues.limit(by, queue, QueueLimit(max_running=running, rate=rate)))
+    told = [f"at most {set_.max_running} at once"] if set_.max_running is not None else []
+    told += [f"at most {set_.rate} start"] if set_.rate else []
+    out.print(f"{queue}: " + (", ".join(told) or "no limit"))
+
+
+@commands.command()
+def share(
+    queue: Queue,
+    tenant: Annotated[UUID, typer.Argument(help="The tenant's id.")],
+    weight: Annotated[float, typer.Option(help="Its part of the starts is its weight over the sum of all.")] = 1.0,
+    running: Annotated[int | None, typer.Option(min=0, help="How many of its jobs may run at once.")] = None,
+) -> None:
+    """Set what TENANT gets of QUEUE; without options: what every tenant gets."""
+    if not 0 < weight <= 1_000:
+        raise typer.BadParameter("a weight is above 0 and at most 1000", param_hint="--weight")
+    change = ShareChange(weight=weight, max_running=running)
+    _with_queues(lambda queues, by: queues.share(by, queue, tenant, change))
+    out.print(
+        f"{tenant} in {queue}: weight {weight:g}" + (f", at most {running} at once" if running is not None else "")
+    )
 
 
 Name = Annotated[str | None, typer.Option(help="Only jobs of this name.")]

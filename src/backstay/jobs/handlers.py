@@ -16,6 +16,7 @@ from ..kernel.db import Database, Tx
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
 from . import metrics, store
+from .limits import PerKey, Rate
 from .models import Claimed, JobLost, Retry
 from .progress import DONE, Progress
 
@@ -122,6 +123,20 @@ class Handler:
     asynchronous: bool
     metrics: metrics.HandlerMetrics = field(repr=False)
     place: str | None = None  # `module:name` for one that runs in a process of its own
+    concurrency: PerKey | None = None
+    rate: Rate | None = None
+
+    @property
+    def limits(self) -> dict[str, Any] | None:
+        """As they are stored; None: there are none."""
+        if self.concurrency is None and self.rate is None:
+            return None
+        return {
+            "name": self.name,
+            "starts": self.rate and self.rate.starts,
+            "seconds": self.rate and self.rate.seconds,
+            "key_running": self.concurrency and self.concurrency.limit,
+        }
 
 
 class Job(Generic[I]):

@@ -16,6 +16,12 @@ lapses = telemetry.counter(
 lost = telemetry.counter(
     "backstay_job_writes_fenced_total", "Outcomes that were refused because another worker has the job."
 )
+full = telemetry.counter(
+    "backstay_job_limits_full_total", "Claims that found a limit of a queue or job full.", ["kind", "name"]
+)
+whole_scans = telemetry.counter(
+    "backstay_job_scans_put_off_total", "Times claims began behind dead entries because a whole scan was costly."
+)
 # No job names: tenants make them up.
 remote = telemetry.counter("backstay_remote_job_answers_total", "Answers of remote workers by outcome.", ["outcome"])
 _start = telemetry.histogram(

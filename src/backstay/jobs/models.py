@@ -132,6 +132,7 @@ class Claimed(NamedTuple):
     run_at: datetime
     unique_key: str | None
     payload: str | None  # JSON text; None: it lies in blob
+    limit_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,14 @@ class Accepted:
     remote: bool
 
 
+class Memory(NamedTuple):
+    """What a worker tells its next claim of those before, as JSON arrays."""
+
+    behind: str  # the last job claimed of each flow, when the scan shall begin there
+    begun: str  # the flow after which the scan of a queue shall begin
+    had: str  # how much each tenant had
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What one round trip brought."""
@@ -150,6 +159,12 @@ class Turn:
     finished: int  # how many of the completed ones were still ours
     alive: bool  # False: this worker was declared dead
     claimed: list[Claimed]
+    flows: int  # how many had something ready
+    read: int  # entries of the index of flows
+    weights: list[tuple[str, str, float]]  # of each tenant in each queue; empty when there was one flow
+    ended: list[tuple[str, str, str, str]]  # where the scan of a queue stopped that has more flows
+    full: list[tuple[str, str]]  # limits that leave no room: of a queue or a job, and its name
+    wait: float | None  # seconds until a window that is full has room again
 
 
 @dataclass(frozen=True, slots=True)

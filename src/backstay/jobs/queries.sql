@@ -2,10 +2,12 @@
 -- Adds jobs. A waiting job with the same key stands instead: it is brought forward to the earlier time and the higher
 -- priority, and its row stays locked until the caller commits, so that no worker can run it before the caller's
 -- change is there to be read.
-insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, remote)
+insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, remote,
+                          limit_key)
 select %(tenant_id)s::uuid, r.id, %(queue)s::text, %(name)s::text, %(state)s::text, %(priority)s::smallint,
-       %(run_at)s::timestamptz, %(now)s::timestamptz, r.unique_key, r.payload, %(remote)s::boolean
-from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, unique_key text, payload jsonb)
+       %(run_at)s::timestamptz, %(now)s::timestamptz, r.unique_key, r.payload, %(remote)s::boolean,
+       coalesce(r.limit_key, '')
+from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, unique_key text, payload jsonb, limit_key text)
 order by r.unique_key, r.id
 on conflict (tenant_id, name, unique_key)
     where unique_key is not null and state in ('scheduled', 'available', 'retryable')
@@ -22,42 +24,158 @@ select %(tenant_id)s::uuid, r.id, r.payload, %(now)s::timestamptz
 from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, payload jsonb);
 
 -- name: turn
--- One round trip of a worker: moves what it has completed to job_done and claims what is ready. It claims nothing when
--- its own row is gone (it was declared dead), while a paused queue is skipped, and while a job with the same key runs.
+-- One round trip of a worker: moves what it has completed to job_done and claims what is ready, as many as it has room
+-- for. It claims nothing when its own row is gone (it was declared dead), while a paused queue is skipped, and while a
+-- job with the same key runs.
+-- Tenants share: the scan hops from flow to flow (a tenant's jobs of one name and limit key), at most 64 in a queue,
+-- gives each tenant's jobs a tag (what the tenant had before, and 1 / weight for each job in order of priority and id)
+-- and takes the smallest tags. `begun` is where the last scan of a queue ended that saw 64; `behind` what it need not
+-- read again.
 -- The worker's row is locked against deletion, so a rescuer waits and then sees these claims. The commit does not wait
 -- for the disk: a server that crashes may forget the last turns, and then those jobs run again.
-with me as materialized (
-    select id, set_config('synchronous_commit', 'off', true) from backstay.worker
+-- The last row tells of the turn itself, in the column of the payload.
+with recursive me as materialized (
+    select id, clock_timestamp() as at, set_config('synchronous_commit', 'off', true) from backstay.worker
     where id = %(worker)s::uuid for key share
 ), gone as (
     delete from backstay.job where state = 'running' and fence = any(%(fences)s::bigint[]) returning *
 ), done as (
     insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                                   started_at, finished_at, unique_key, payload)
+                                   started_at, finished_at, unique_key, payload, limit_key)
     select tenant_id, id, queue, name, 'completed', priority, attempt, rescues, run_at, created_at,
-           started_at, %(now)s::timestamptz, unique_key, payload
+           started_at, %(now)s::timestamptz, unique_key, payload, limit_key
     from gone
-), ready as materialized (
-    select j.place
-    from me
-    cross join unnest(%(queues)s::text[]) as q(name)
+), behind as materialized (
+    select * from jsonb_to_recordset(%(behind)s::jsonb)
+        as b(queue text, tenant_id uuid, name text, limit_key text, rank smallint, id uuid)
+), begun as materialized (
+    select * from jsonb_to_recordset(%(begun)s::jsonb) as b(queue text, tenant_id uuid, name text, limit_key text)
+), had as materialized (
+    select * from jsonb_to_recordset(%(had)s::jsonb) as h(queue text, tenant_id uuid, jobs float8)
+), open_queue as materialized (
+    select q.name, q.position from me
+    cross join unnest(%(queues)s::text[]) with ordinality as q(name, position)
     left join backstay.queue p on p.name = q.name
+    where p.paused is not true and %(room)s::bigint > 0
+), hop as (
+    select q.name as queue, q.position, 1 as leg, 0 as hops, coalesce(b.tenant_id, %(first)s::uuid) as tenant_id,
+           coalesce(b.name, '') as name, coalesce(b.limit_key, '') as limit_key,
+           %(last)s::uuid as end_tenant, '' as end_name, '' as end_key
+    from open_queue q left join begun b on b.queue = q.name
+    union all
+    select q.name, q.position, 2, 0, %(first)s::uuid, '', '', b.tenant_id, b.name, b.limit_key
+    from open_queue q join begun b on b.queue = q.name
+    union all
+    select h.queue, h.position, h.leg, h.hops + 1, n.tenant_id, n.name, n.limit_key, h.end_tenant, h.end_name, h.end_key
+    from hop h
+    left join lateral (
+        select b.tenant_id, b.name, b.limit_key from behind b
+        where b.queue = h.queue
+          and (b.tenant_id, b.name, b.limit_key) > (h.tenant_id, h.name, h.limit_key)
+          and (b.tenant_id, b.name, b.limit_key) < (h.end_tenant, h.end_name, h.end_key)
+        order by b.tenant_id, b.name, b.limit_key limit 1) k on true
     cross join lateral (
-        select c.ctid as place
-        from backstay.job c
-        where c.queue = q.name and c.state = 'available' and not c.remote and c.name = any(%(names)s::text[])
+        (select j.tenant_id, j.name, j.limit_key from backstay.job j
+         where j.queue = h.queue and j.state = 'available' and not j.remote
+           and (j.tenant_id, j.name, j.limit_key) > (h.tenant_id, h.name, h.limit_key)
+           and (j.tenant_id, j.name, j.limit_key) < (
+               coalesce(k.tenant_id, h.end_tenant), coalesce(k.name, h.end_name), coalesce(k.limit_key, h.end_key))
+         order by j.queue, j.tenant_id, j.name, j.limit_key limit 1)
+        union all
+        select k.tenant_id, k.name, k.limit_key where k.tenant_id is not null
+        limit 1) n
+    where h.hops < 64
+), seen as materialized (
+    select h.*, row_number() over (partition by h.queue order by h.leg, h.hops) as seat from hop h where h.hops > 0
+), bound as materialized (
+    -- What the limits of queues and names leave. A window counts starts, on the database's clock.
+    select b.kind, b.name, b.starts is not null as counted, least(b.running_left, b.starts - w.jobs) as room,
+           case when w.jobs >= b.starts then w.first + b.seconds * interval '1 second' - me.at end as wait
+    from me cross join lateral (
+        select 'queue' as kind, q.name, q.starts, q.seconds,
+               case when q.max_running is not null then q.max_running - (
+                   select count(*) from backstay.job r where r.queue = q.name and r.state = 'running') end as running_left
+        from backstay.queue q
+        where q.name = any(%(queues)s::text[]) and (q.max_running is not null or q.starts is not null)
+        union all
+        select 'job', l.name, l.starts, l.seconds, null from backstay.job_limit l
+        where l.name = any(%(names)s::text[]) and l.starts is not null
+    ) b
+    cross join lateral (
+        select coalesce(sum(s.jobs), 0) as jobs, min(s.at) as first from backstay.job_start s
+        where s.kind = b.kind and s.name = b.name and s.at > me.at - b.seconds * interval '1 second') w
+), flow as materialized (
+    select s.queue, s.position, s.tenant_id, s.name, s.limit_key, k.rank, k.id, count(*) over () = 1 as alone,
+           coalesce(t.weight, 1)::float8 as weight, coalesce(h.jobs, 0) as had,
+           bq.room as queue_room, bn.room as name_room, t.room as tenant_room,
+           greatest(0, least(%(room)s::bigint, bq.room, bn.room, t.room, case when l.key_running is not null then
+               l.key_running - (
+                   select count(*) from backstay.job r
+                   where r.tenant_id = s.tenant_id and r.name = s.name and r.limit_key = s.limit_key
+                     and r.state = 'running' and r.limit_key <> '') end)) as room,
+           ceil(4 * %(room)s::bigint * coalesce(t.weight, 1) / sum(coalesce(t.weight, 1)) over ())::bigint as glance
+    from seen s
+    left join behind k on k.queue = s.queue and k.tenant_id = s.tenant_id and k.name = s.name
+        and k.limit_key = s.limit_key
+    left join had h on h.queue = s.queue and h.tenant_id = s.tenant_id
+    left join bound bq on bq.kind = 'queue' and bq.name = s.queue
+    left join bound bn on bn.kind = 'job' and bn.name = s.name
+    left join backstay.job_limit l on l.name = s.name and l.key_running is not null and s.limit_key <> ''
+    left join lateral (
+        select t.weight, case when t.max_running is not null then t.max_running - (
+            select count(*) from backstay.job r
+            where r.queue = s.queue and r.tenant_id = s.tenant_id and r.state = 'running') end as room
+        from backstay.tenant_queue t where t.tenant_id = s.tenant_id and t.queue = s.queue) t on true
+    where s.seat <= 64 and s.name = any(%(names)s::text[])
+), offer as materialized (
+    select f.*, row_number() over (partition by f.queue, f.tenant_id order by c.rank, c.id) as turn
+    from flow f cross join lateral (
+        select - c.priority as rank, c.id from backstay.job c
+        where c.queue = f.queue and c.tenant_id = f.tenant_id and c.name = f.name and c.limit_key = f.limit_key
+          and c.state = 'available' and not c.remote
+          and (f.id is null or (- c.priority, c.id) > (f.rank, f.id))
           and (c.unique_key is null or not exists (
               select 1 from backstay.job r
               where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
                 and r.state = 'running'))
-        order by c.priority desc, c.id
-        limit case when p.max_running is null then %(room)s::bigint
-                   else greatest(0, least(%(room)s::bigint, p.max_running - (
-                       select count(*) from backstay.job r where r.queue = q.name and r.state = 'running'))) end
+        order by c.queue, c.tenant_id, c.name, c.limit_key, - c.priority, c.id
+        limit least(f.room, f.glance)
+    ) c
+    where not f.alone
+), share as materialized (
+    select queue, position, tenant_id, name, limit_key, rank, id, room as jobs from flow where alone
+    union all
+    select queue, position, tenant_id, name, limit_key, rank, id, count(*) as jobs
+    from (
+        select *, row_number() over (order by position, had + (turn - 1) / weight, tenant_id) as place
+        from (
+            select o.*, row_number() over (partition by queue order by had + (turn - 1) / weight, tenant_id) as of_queue,
+                   row_number() over (partition by name order by position, had + (turn - 1) / weight) as of_name
+            from offer o where turn <= coalesce(tenant_room, turn)
+        ) o
+        where of_queue <= coalesce(queue_room, of_queue) and of_name <= coalesce(name_room, of_name)
+    ) o
+    where place <= %(room)s::bigint
+    group by queue, position, tenant_id, name, limit_key, rank, id
+), ready as materialized (
+    select j.place, s.queue, s.name from share s cross join lateral (
+        select c.ctid as place from backstay.job c
+        where c.queue = s.queue and c.tenant_id = s.tenant_id and c.name = s.name and c.limit_key = s.limit_key
+          and c.state = 'available' and not c.remote
+          and (s.id is null or (- c.priority, c.id) > (s.rank, s.id))
+          and (c.unique_key is null or not exists (
+              select 1 from backstay.job r
+              where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
+                and r.state = 'running'))
+        order by c.queue, c.tenant_id, c.name, c.limit_key, - c.priority, c.id
+        limit s.jobs
         for update skip locked
     ) j
-    where p.paused is not true
-    limit %(room)s::bigint
+), counted as (
+    insert into backstay.job_start (kind, name, at, jobs)
+    select b.kind, b.name, me.at, count(*)
+    from me cross join ready r join bound b on b.counted and b.name = case b.kind when 'queue' then r.queue else r.name end
+    group by b.kind, b.name, me.at
 ), claimed as (
     update backstay.job j
     set state = 'running', attempt = attempt + 1, worker_id = %(worker)s::uuid, started_at = %(now)s::timestamptz,
@@ -65,21 +183,37 @@ with me as materialized (
     from unnest(array(select place from ready)) with ordinality as r(place, position)
     where j.ctid = r.place and j.state = 'available'
     returning j.tenant_id, j.id, j.queue, j.name, j.priority, j.attempt, j.rescues, j.fence, j.run_at, j.unique_key,
-              j.payload::text as payload
+              j.payload::text as payload, j.limit_key
 )
-select (select count(*) from gone) as finished, (select count(*) from me) as alive, c.*
-from (values (1)) as one(row) left join claimed c on true
-order by c.priority desc, c.id;
+(select * from claimed order by priority desc, id)
+union all
+select null, null, null, null, null, null, null, null, null, null, jsonb_build_object(
+    'finished', (select count(*) from gone),
+    'alive', (select count(*) from me),
+    'read', pg_stat_get_xact_tuples_returned('backstay.job_flow'::regclass),
+    'flows', (select count(*) from flow),
+    'weights', (select jsonb_agg(distinct jsonb_build_array(queue, tenant_id, weight)) from flow where not alone),
+    'ended', (select jsonb_agg(jsonb_build_array(queue, tenant_id, name, limit_key)) from seen where seat = 64),
+    'full', (select jsonb_agg(jsonb_build_array(kind, name)) from bound where room <= 0),
+    'wait', (select extract(epoch from min(wait)) from bound))::text, null;
 
--- name: lock_limited_queues
--- Claims from a queue with a limit take turns, so that two workers cannot both see the last free place.
-select name from backstay.queue
-where name = any(%(queues)s::text[]) and max_running is not null order by name for update;
+-- name: lock_limits
+-- Claims under a limit take turns, so that two workers cannot both see the last free place. Queues before names, each in
+-- order: two claims never wait for each other.
+select (select count(*) from (
+            select q.name from backstay.queue q where q.name = any(%(queues)s::text[]) order by q.name for update) q)
+     + (select count(*) from (
+            select l.name from backstay.job_limit l where l.name = any(%(names)s::text[]) order by l.name for update) l);
 
--- name: limited_queues
--- Whether any queue of ours has a limit.
+-- name: limited
+-- Whether anything limits the claims from these queues and of these names.
 select exists (
-    select 1 from backstay.queue where name = any(%(queues)s::text[]) and max_running is not null) as limited;
+    select 1 from backstay.queue where name = any(%(queues)s::text[]) and (max_running is not null or starts is not null)
+) or exists (
+    select 1 from backstay.tenant_queue where queue = any(%(queues)s::text[]) and max_running is not null
+) or exists (
+    select 1 from backstay.job_limit where name = any(%(names)s::text[])
+) as limited;
 
 -- name: blob
 -- One large payload.
@@ -110,9 +244,9 @@ with verdict as materialized (
     returning j.*, h.final, h.error as why
 ), done as (
     insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                                   started_at, finished_at, unique_key, payload, error, remote)
+                                   started_at, finished_at, unique_key, payload, error, remote, limit_key)
     select tenant_id, id, queue, name, final, priority, attempt, rescues, run_at, created_at,
-           started_at, %(now)s::timestamptz, unique_key, payload, why, remote
+           started_at, %(now)s::timestamptz, unique_key, payload, why, remote, limit_key
     from gone
 ), back as (
     update backstay.job j
@@ -186,9 +320,9 @@ with orphan as materialized (
     returning j.*, o.final, o.why
 ), done as (
     insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                                   started_at, finished_at, unique_key, payload, error, remote)
+                                   started_at, finished_at, unique_key, payload, error, remote, limit_key)
     select tenant_id, id, queue, name, final, priority, attempt, rescues, run_at, created_at,
-           started_at, %(now)s::timestamptz, unique_key, payload, why, remote
+           started_at, %(now)s::timestamptz, unique_key, payload, why, remote, limit_key
     from gone
 ), back as (
     update backstay.job j
@@ -256,9 +390,9 @@ with gone as (
     returning *
 )
 insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload, error,
-                          remote)
+                          remote, limit_key)
 select tenant_id, id, queue, name, 'available', priority, %(now)s::timestamptz, created_at, unique_key, payload, error,
-       remote
+       remote, limit_key
 from gone
 returning queue;
 
@@ -277,9 +411,9 @@ with gone as (
     returning *
 )
 insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                               started_at, finished_at, unique_key, payload, error, remote)
+                               started_at, finished_at, unique_key, payload, error, remote, limit_key)
 select tenant_id, id, queue, name, 'cancelled', priority, attempt, rescues, run_at, created_at,
-       started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request', remote
+       started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request', remote, limit_key
 from gone;
 
 -- name: ask_to_cancel
@@ -305,13 +439,60 @@ select exists (
     where queue = any(%(queues)s::text[]) and not remote
       and (state in ('available', 'running') or run_at <= %(now)s::timestamptz)) as waiting;
 
--- name: set_queue
--- Pauses a queue or limits how many of its jobs run at once.
-insert into backstay.queue (name, paused, max_running)
-values (%(name)s::text, coalesce(%(paused)s::boolean, false), %(max_running)s::integer)
+-- name: pause_queue
+-- Pauses a queue, or lets it go on.
+insert into backstay.queue (name, paused) values (%(name)s::text, %(paused)s::boolean)
+on conflict (name) do update set paused = excluded.paused;
+
+-- name: limit_queue
+-- What a queue may run at once and start in a time; null is no limit.
+insert into backstay.queue (name, max_running, starts, seconds)
+values (%(name)s::text, %(max_running)s::integer, %(starts)s::integer, %(seconds)s::float8)
 on conflict (name) do update set
-    paused = coalesce(%(paused)s::boolean, queue.paused),
-    max_running = case when %(limit)s::boolean then %(max_running)s::integer else queue.max_running end;
+    max_running = excluded.max_running, starts = excluded.starts, seconds = excluded.seconds;
+
+-- name: queue_row
+-- The settings of a queue.
+select name, paused, max_running, starts, seconds from backstay.queue where name = %(name)s::text;
+
+-- name: lock_queue
+-- The queue's row, made when it is missing: a tenant's limit in it is kept under its lock.
+insert into backstay.queue (name) values (%(name)s::text) on conflict (name) do update set name = excluded.name;
+
+-- name: set_share
+-- What a tenant gets of a queue.
+insert into backstay.tenant_queue (tenant_id, queue, weight, max_running)
+values (%(tenant_id)s::uuid, %(queue)s::text, %(weight)s::real, %(max_running)s::integer)
+on conflict (tenant_id, queue) do update set weight = excluded.weight, max_running = excluded.max_running;
+
+-- name: drop_share
+-- Back to what every tenant has.
+delete from backstay.tenant_queue where tenant_id = %(tenant_id)s::uuid and queue = %(queue)s::text;
+
+-- name: shares
+-- What someone has set for tenants in a queue.
+select tenant_id as tenant, weight, max_running from backstay.tenant_queue where queue = %(queue)s::text
+order by tenant_id limit 1000;
+
+-- name: declare_limits
+-- What handlers were registered with; the last word stands.
+insert into backstay.job_limit (name, starts, seconds, key_running)
+select r.name, r.starts, r.seconds, r.key_running
+from jsonb_to_recordset(%(rows)s::jsonb) as r(name text, starts integer, seconds float8, key_running integer)
+order by r.name
+on conflict (name) do update set
+    starts = excluded.starts, seconds = excluded.seconds, key_running = excluded.key_running;
+
+-- name: drop_limits
+-- Handlers that are registered without a limit by now.
+delete from backstay.job_limit where name = any(%(names)s::text[]);
+
+-- name: prune_starts
+-- Starts that no window counts any more.
+delete from backstay.job_start s
+where s.at < clock_timestamp() - coalesce(
+    case s.kind when 'queue' then (select q.seconds from backstay.queue q where q.name = s.name)
+                else (select l.seconds from backstay.job_limit l where l.name = s.name) end, 0) * interval '1 second';
 
 -- name: keep_partitions
 -- Makes the days ahead, drops the days past. Returns how many changed.
@@ -329,10 +510,11 @@ delete from backstay.blob where (tenant_id, id) in (
 -- name: ready_queues
 -- Queues that have something ready, by hopping through the index from one to the next.
 with recursive hop as (
-    (select queue from backstay.job where state = 'available' and not remote order by queue limit 1)
+    (select queue from backstay.job where state = 'available' and not remote
+     order by queue, tenant_id, name, limit_key limit 1)
     union all
     select (select j.queue from backstay.job j where j.state = 'available' and not j.remote and j.queue > hop.queue
-            order by j.queue limit 1)
+            order by j.queue, j.tenant_id, j.name, j.limit_key limit 1)
     from hop where hop.queue is not null
 )
 select queue from hop where queue is not null;
@@ -389,15 +571,15 @@ delete from backstay.worker where id = %(worker)s::uuid and served_tenant = %(te
 -- gets nothing once its row is gone, from a paused queue, over a queue's limit, or while a job with the same key runs.
 -- This commit waits for the disk, for the count that the fences are made of lies in the database.
 with me as materialized (
-    select id, queues, names from backstay.worker
+    select id, queues, names, clock_timestamp() as at from backstay.worker
     where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid for key share
 ), ready as materialized (
-    select j.id, row_number() over (order by j.priority desc, j.id) as position
+    select j.id, j.queue, p.starts is not null as counted, row_number() over (order by j.priority desc, j.id) as position
     from me
     cross join unnest(me.queues) as q(name)
     left join backstay.queue p on p.name = q.name
     cross join lateral (
-        select n.id, n.priority
+        select n.id, n.priority, q.name as queue
         from unnest(me.names) as w(name)
         cross join lateral (
             select c.id, c.priority
@@ -413,9 +595,18 @@ with me as materialized (
             for update skip locked
         ) n
         order by n.priority desc, n.id
-        limit case when p.max_running is null then %(room)s::bigint
-                   else greatest(0, least(%(room)s::bigint, p.max_running - (
-                       select count(*) from backstay.job r where r.queue = q.name and r.state = 'running'))) end
+        limit greatest(0, least(
+            %(room)s::bigint,
+            case when p.max_running is not null then p.max_running - (
+                select count(*) from backstay.job r where r.queue = q.name and r.state = 'running') end,
+            case when p.starts is not null then p.starts - (
+                select coalesce(sum(s.jobs), 0) from backstay.job_start s
+                where s.kind = 'queue' and s.name = q.name and s.at > me.at - p.seconds * interval '1 second') end,
+            (select t.max_running - (
+                select count(*) from backstay.job r
+                where r.queue = q.name and r.tenant_id = %(tenant_id)s::uuid and r.state = 'running')
+             from backstay.tenant_queue t
+             where t.tenant_id = %(tenant_id)s::uuid and t.queue = q.name and t.max_running is not null)))
     ) j
     where p.paused is not true
     order by j.priority desc, j.id
@@ -424,6 +615,9 @@ with me as materialized (
     update backstay.worker w set claims = w.claims + (select count(*) from ready)
     where w.id in (select id from me) and exists (select 1 from ready)
     returning (w.fence << 32) + w.claims - (select count(*) from ready) as before
+), started as (
+    insert into backstay.job_start (kind, name, at, jobs)
+    select 'queue', r.queue, me.at, count(*) from me cross join ready r where r.counted group by r.queue, me.at
 ), claimed as (
     update backstay.job j
     set state = 'running', attempt = attempt + 1, worker_id = %(worker)s::uuid, started_at = %(now)s::timestamptz,
@@ -446,7 +640,8 @@ where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)
 for no key update;
 
 -- name: remote_complete
--- Moves a completed job away, if it is still this claim of this worker. Returns its queue and key.
+-- Moves a completed job away, if it is still this claim of this worker. Returns its queue, and whether another may have
+-- waited for its end.
 with gone as (
     delete from backstay.job
     where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint
@@ -459,7 +654,11 @@ with gone as (
            started_at, %(now)s::timestamptz, unique_key, payload, remote
     from gone
 )
-select queue, unique_key from gone;
+select g.queue, g.unique_key is not null or exists (
+    select 1 from backstay.queue q where q.name = g.queue and q.max_running is not null) or exists (
+    select 1 from backstay.tenant_queue t
+    where t.tenant_id = g.tenant_id and t.queue = g.queue and t.max_running is not null) as awaited
+from gone g;
 
 -- name: remote_input
 -- The input of a job that this worker holds.
@@ -469,18 +668,20 @@ where j.tenant_id = %(tenant_id)s::uuid and j.id = %(id)s::uuid and j.worker_id 
   and j.fence = %(fence)s::bigint and j.state = 'running';
 
 -- name: remote_lock_limits
--- As lock_limited_queues, for the queues of a remote worker.
-select name from backstay.queue
-where max_running is not null and name in (
-    select unnest(queues) from backstay.worker
-    where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid)
-order by name for update;
+-- As lock_limits, for the queues of a remote worker that have a limit.
+select q.name from backstay.queue q
+where q.name in (
+        select unnest(queues) from backstay.worker
+        where id = %(worker)s::uuid and served_tenant = %(tenant_id)s::uuid)
+  and (q.max_running is not null or q.starts is not null or exists (
+        select 1 from backstay.tenant_queue t where t.queue = q.name and t.max_running is not null))
+order by q.name for update of q;
 
 -- name: revive_many
 -- As revive, for a batch of finished jobs after an id. One whose key waits already in another job stays as it is. What
 -- another transaction has locked is left to it.
 with picked as materialized (
-    select tenant_id, id, finished_at, queue, name, priority, created_at, unique_key, payload, error, remote
+    select tenant_id, id, finished_at, queue, name, priority, created_at, unique_key, payload, error, remote, limit_key
     from backstay.job_done
     where tenant_id = %(tenant_id)s::uuid and id > %(after)s::uuid and state = any(%(states)s::text[])
       and (%(name)s::text is null or name = %(name)s::text)
@@ -492,9 +693,9 @@ with picked as materialized (
     for update skip locked
 ), added as (
     insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, unique_key, payload,
-                              error, remote)
+                              error, remote, limit_key)
     select tenant_id, id, queue, name, 'available', priority, %(now)s::timestamptz, created_at, unique_key, payload,
-           error, remote
+           error, remote, limit_key
     from picked order by id
     on conflict do nothing
     returning id, queue
@@ -545,9 +746,9 @@ with picked as materialized (
     returning j.*
 ), done as (
     insert into backstay.job_done (tenant_id, id, queue, name, state, priority, attempt, rescues, run_at, created_at,
-                                   started_at, finished_at, unique_key, payload, error, remote)
+                                   started_at, finished_at, unique_key, payload, error, remote, limit_key)
     select tenant_id, id, queue, name, 'cancelled', priority, attempt, rescues, run_at, created_at,
-           started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request', remote
+           started_at, %(now)s::timestamptz, unique_key, payload, 'cancelled on request', remote, limit_key
     from gone
 )
 select (select count(*) from picked) as seen, (select count(*) from gone) as changed,

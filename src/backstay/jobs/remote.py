@@ -228,9 +228,9 @@ class RemoteWorkers:
             done = await remote_store.complete(tx, by.tenant, worker, job, int(claim), self._clock.now())
             if done is None:
                 raise _lost_job(job)
-            queue, key = done
-            if key is not None:
-                tx.notify(upkeep.READY, queue)  # another with this key may have waited for it
+            queue, awaited = done
+            if awaited:
+                tx.notify(upkeep.READY, queue)
         metrics.remote.labels("completed").inc()
         return Outcome(job=job, state=JobState.COMPLETED)
 

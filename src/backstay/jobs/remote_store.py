@@ -71,10 +71,8 @@ async def hold(tx: Tx, tenant: UUID, worker: UUID, job: UUID, fence: int) -> Hel
     return Held(*rows[0][:3]) if rows else None
 
 
-async def complete(
-    tx: Tx, tenant: UUID, worker: UUID, job: UUID, fence: int, now: datetime
-) -> tuple[str, str | None] | None:
-    """The job's queue and key; None: it is not this claim's any more."""
+async def complete(tx: Tx, tenant: UUID, worker: UUID, job: UUID, fence: int, now: datetime) -> tuple[str, bool] | None:
+    """The job's queue, and whether others may have waited for its end; None: it is not this claim's any more."""
     rows = await _queries.remote_complete.rows(tx, tenant_id=tenant, worker=worker, id=job, fence=fence, now=now)
     return (rows[0][0], rows[0][1]) if rows else None
 

@@ -22,6 +22,7 @@ from ..kernel.clock import Clock
 from ..kernel.db import Database
 from ..kernel.notify import Subscription
 from . import metrics, store, upkeep
+from .flows import Flows
 from .handlers import Handler
 from .lane import Interruption, Lane, is_lost
 from .lease import Lease
@@ -32,6 +33,7 @@ from .progress import Progress
 _MAX_AHEAD = 1_000  # jobs claimed beyond those that run
 _AHEAD_SECONDS = 0.05  # claim ahead what is worked off in this time, so that no other worker waits for it
 _POLL = 1.0
+_BREATH = 0.005  # the shortest wait for a window of starts
 _log = telemetry.log("jobs")
 
 
@@ -77,7 +79,10 @@ class Worker:
         self._successors = False  # a completed job had a key: another with that key may have waited for it
         self._average = _AHEAD_SECONDS
         self._other_queues: list[str] = []
-        self._limited = False
+        self._flows = Flows()
+        self._limited = any(handler.limits for handler in handlers.values())
+        self._declared = False
+        self._wait = _POLL
         self._turns = 0
         self._draining = False
         self._wake: Subscription | None = None
@@ -154,11 +159,11 @@ class Worker:
         while True:
             room = self._room()
             if not self._completed and not self._verdicts and not (hungry and room):
-                await self._subscription.wait(_POLL)
+                await self._subscription.wait(self._wait)
                 hungry = True
                 continue
             try:
-                claimed = await self._turn(room)
+                hungry = await self._turn(room)
             except Exception as error:
                 _log.error("claiming failed; trying again", seconds=pause, exc_info=error)
                 await asyncio.sleep(pause)
@@ -166,35 +171,41 @@ class Worker:
                 hungry = True
                 continue
             pause = 0.05
-            hungry = bool(room and claimed == room) or self._successors
+            hungry = hungry or self._successors
             self._successors = False
 
-    async def _turn(self, room: int) -> int:
-        """Writes the outcomes at hand and claims at most `room` jobs. Returns how many it got."""
+    async def _turn(self, room: int) -> bool:
+        """Writes the outcomes at hand and claims at most `room` jobs. Returns whether there may be more at once."""
         await self._settle()
+        if not self._declared:
+            await upkeep.declare(self._db, self._handlers)
+            self._declared = True
         fences, self._completed = self._completed, []
         now = self._clock.now()
-        queues, worker = self._queues(), self.id
+        queues, names, worker = self._queues(), list(self._handlers), self.id
         try:
             async with self._db.system_tx(indexed=True) as tx:
                 if self._limited and room:
-                    await store.lock_limited_queues(tx, queues)
+                    await store.lock_limits(tx, queues, names)
                 turn = await store.turn(
                     tx,
                     worker=worker or _NOBODY,
                     first_fence=self._lease.take_fences(room),
                     fences=fences,
                     queues=queues,
-                    names=list(self._handlers),
+                    names=names,
                     room=room,
                     now=now,
+                    memory=self._flows.memory(),
                 )
+                if self._limited and fences:
+                    tx.notify(upkeep.READY)  # others may have waited for these places
         except BaseException:
             self._completed = fences + self._completed
             raise
         self._written(fences, len(fences) - turn.finished)
         if worker != self.id:
-            return 0  # the lease lapsed meanwhile: these claims are for others to rescue
+            return False  # the lease lapsed meanwhile: these claims are for others to rescue
         for claim in turn.claimed:
             self._held[claim.fence] = claim
             if self._draining:
@@ -203,7 +214,13 @@ class Worker:
                 self._work.put_nowait(claim)
         if room and not turn.alive:
             self._lease.lapse("another worker declared this one dead")
-        return len(turn.claimed)
+        if not room:
+            return False
+        self._flows.learn(turn)
+        for kind, name in turn.full:
+            metrics.full.labels(kind, name).inc()
+        self._wait = _POLL if turn.wait is None else min(_POLL, max(_BREATH, turn.wait))
+        return self._flows.goes_on(turn, room)
 
     async def _settle(self) -> None:
         verdicts, self._verdicts = self._verdicts, []
@@ -253,6 +270,8 @@ class Worker:
             return 0
         busy = sum(lane.current is not None for lane in self._lanes)
         lanes = len(self._lanes)
+        if self._limited:
+            return lanes - busy - self._work.qsize()  # what is claimed begins at once: a claim is a start
         ahead = min(_MAX_AHEAD, int(lanes * _AHEAD_SECONDS / max(self._average, 1e-6)))
         wanted = lanes - busy + ahead - self._work.qsize()
         # small top-ups would cost a turn for each job that ends
@@ -298,7 +317,8 @@ class Worker:
         async with self._db.system_tx(indexed=True) as tx:
             if self._fixed_queues is None:
                 self._other_queues = await store.ready_queues(tx)
-            self._limited = await store.limited_queues(tx, self._queues())
+            limited = await store.limited(tx, self._queues(), list(self._handlers))
+            self._limited = limited or any(handler.limits for handler in self._handlers.values())
             claims = await store.claims(tx, worker) if worker else {}
         if worker is not None and worker == self.id:
             self._stop_cancelled({fence for fence, cancelling in claims.items() if cancelling})

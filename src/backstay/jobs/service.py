@@ -16,9 +16,10 @@ from ..kernel.errors import ConfigurationError, FieldError
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
-from . import bulk, metrics, remote_store, store
+from . import bulk, metrics, queue_store, remote_store, store
 from .bulk_models import BulkCancel, BulkResult, BulkRetry
 from .handlers import Handler, Job, JobContext, input_of, place_of
+from .limits import LimitInvalid, PerKey, Rate
 from .models import (
     Accepted,
     JobDetail,
@@ -66,6 +67,8 @@ class Jobs:
         timeout: timedelta | None = timedelta(hours=1),
         on_discard: Callable[[JobContext, I, str], Awaitable[None]] | None = None,
         pool: Literal["thread", "process"] = "thread",
+        concurrency: PerKey | None = None,
+        rate: str | None = None,
     ) -> Job[I]:
         """Registers what runs for jobs called `name`. An async function runs in the event loop, another in a thread.
 
@@ -76,8 +79,12 @@ class Jobs:
         An attempt that lasts longer than `timeout` is cancelled and counts as failed (a thread cannot be stopped: it
         runs on, its outcome is ignored). `on_discard` is told before a job is discarded, and why.
 
+        `concurrency` is how many run at once for each key of a tenant, `rate` how many start in any such time
+        (`100/minute`), both over all workers. What waits for either stays available and holds up nothing else.
+
         Raises:
             ConfigurationError: the name is taken, or another process could not find the function.
+            LimitInvalid: the rate is not written like one.
         """
         if name in self._handlers:
             raise ConfigurationError(f"the job {name} is registered twice; give one of them another name")
@@ -94,6 +101,8 @@ class Jobs:
             or inspect.iscoroutinefunction(getattr(handler, "__call__", None)),  # noqa: B004
             metrics=metrics.of(queue, name),
             place=place_of(handler) if pool == "process" else None,
+            concurrency=concurrency,
+            rate=Rate.read(rate) if rate else None,
         )
         self._handlers[name] = entry
         return Job(self, entry)
@@ -106,6 +115,8 @@ class Jobs:
         retry: Retry | None = None,
         timeout: timedelta | None = timedelta(hours=1),
         pool: Literal["thread", "process"] = "thread",
+        concurrency: PerKey | None = None,
+        rate: str | None = None,
     ) -> Callable[[Callable[[JobContext, I], Any]], Job[I]]:
         """As a decorator: `@jobs.job(queue="mail")` over `async def send(context: JobContext, mail: Mail)`.
 
@@ -115,7 +126,17 @@ class Jobs:
         def register(function: Callable[[JobContext, I], Any]) -> Job[I]:
             known_as: str = name or function.__name__
             input_model: Any = input_of(function)
-            return self.handler(known_as, function, input_model, queue=queue, retry=retry, timeout=timeout, pool=pool)
+            return self.handler(
+                known_as,
+                function,
+                input_model,
+                queue=queue,
+                retry=retry,
+                timeout=timeout,
+                pool=pool,
+                concurrency=concurrency,
+                rate=rate,
+            )
 
         return register
 
@@ -180,7 +201,7 @@ class Jobs:
         if run_at.tzinfo is None:
             raise JobInputInvalid("`at` has no time zone; use an aware datetime, such as datetime.now(UTC)")
         state = JobState.AVAILABLE if run_at <= now else JobState.SCHEDULED
-        ids, rows, blobs = _rows(inputs)
+        ids, rows, blobs = _rows(inputs, handler.concurrency if handler else None)
         async with self.db.join(tx, tenant) as tx:
             standing = await store.enqueue(
                 tx,
@@ -306,18 +327,37 @@ class Jobs:
     async def pause(self, queue: str) -> None:
         """No worker claims from `queue` any more, for any tenant; what runs ends normally."""
         async with self.db.system_tx() as tx:
-            await store.set_queue(tx, queue, paused=True, limit=False, max_running=None)
+            await queue_store.pause(tx, queue, paused=True)
 
     async def resume(self, queue: str) -> None:
         async with self.db.system_tx() as tx:
-            await store.set_queue(tx, queue, paused=False, limit=False, max_running=None)
+            await queue_store.pause(tx, queue, paused=False)
             tx.notify(READY, queue)
 
-    async def limit(self, queue: str, max_running: int | None) -> None:
-        """At most `max_running` jobs of `queue` run at once, over all workers (None: no limit). Workers learn of a new
-        limit with their next heartbeat."""
+    async def limit(self, queue: str, max_running: int | None = None, *, rate: str | None = None) -> None:
+        """At most `max_running` jobs of `queue` run at once and `rate` (such as `100/minute`) start, over all workers;
+        None: no limit. Workers learn of a new limit with their next look around.
+
+        Raises:
+            LimitInvalid
+        """
+        read = Rate.read(rate) if rate else None
         async with self.db.system_tx() as tx:
-            await store.set_queue(tx, queue, paused=None, limit=True, max_running=max_running)
+            await queue_store.limit(tx, queue, max_running, read)
+            tx.notify(READY, queue)
+
+    async def share(self, queue: str, tenant: UUID, *, weight: float = 1.0, max_running: int | None = None) -> None:
+        """What `tenant` gets of `queue`: while several tenants have jobs waiting, its part of the starts is its weight
+        over the sum of theirs (1 each unless set), and at most `max_running` of its jobs run at once.
+
+        Raises:
+            LimitInvalid: the weight is not positive.
+        """
+        if not 0 < weight <= 1_000:
+            raise LimitInvalid("a weight is above 0 and at most 1000")
+        async with self.db.system_tx() as tx:
+            await queue_store.lock(tx, queue)
+            await queue_store.set_share(tx, queue, tenant, weight, max_running)
             tx.notify(READY, queue)
 
     def worker(
@@ -377,7 +417,7 @@ class Jobs:
 
 
 def _rows(
-    inputs: Sequence[tuple[str | None, BaseModel]],
+    inputs: Sequence[tuple[str | None, BaseModel]], concurrency: PerKey | None
 ) -> tuple[list[UUID], dict[object, bytes], dict[UUID, bytes]]:
     """An id for each input; the rows to insert (one for each distinct key); those whose payload is large."""
     ids: list[UUID] = []
@@ -400,11 +440,10 @@ def _rows(
         if len(payload) > INLINE_BYTES:
             blobs[id] = b'{"id":"%s","payload":%s}' % (str(id).encode(), payload)
             inline = b"null"
-        rows[id if key is None else key] = b'{"id":"%s","unique_key":%s,"payload":%s}' % (
-            str(id).encode(),
-            row_key,
-            inline,
-        )
+        row = b'{"id":"%s","unique_key":%s,"payload":%s' % (str(id).encode(), row_key, inline)
+        if concurrency is not None:
+            row += b',"limit_key":' + orjson.dumps(concurrency.of(input))
+        rows[id if key is None else key] = row + b"}"
     return ids, rows, blobs
 
 

@@ -11,10 +11,11 @@ from psycopg import errors
 from ..kernel import sql
 from ..kernel.db import Tx
 from .bulk_models import JobFilter
-from .models import Buried, Claimed, JobDetail, JobNotRetryable, JobView, Turn, Verdict
+from .models import Buried, Claimed, JobDetail, JobNotRetryable, JobView, Memory, Turn, Verdict
 
 _queries = sql.load(__package__)
-_LAST = UUID(int=2**128 - 1)
+_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
+_NOTHING = Memory("[]", "[]", "[]")
 
 
 async def enqueue(
@@ -60,8 +61,9 @@ async def turn(
     names: Sequence[str],
     room: int,
     now: datetime,
+    memory: Memory = _NOTHING,
 ) -> Turn:
-    rows = await _queries.turn.rows(
+    *claimed, summary = await _queries.turn.rows(
         tx,
         worker=worker,
         first_fence=first_fence,
@@ -70,17 +72,30 @@ async def turn(
         names=list(names),
         room=room,
         now=now,
+        first=_FIRST,
+        last=_LAST,
+        **memory._asdict(),
     )
-    finished, alive = rows[0][0], rows[0][1]
-    return Turn(finished, bool(alive), [Claimed(*row[2:]) for row in rows if row[2] is not None])
+    told = orjson.loads(summary[10])
+    return Turn(
+        finished=told["finished"],
+        alive=bool(told["alive"]),
+        claimed=[Claimed(*row) for row in claimed],
+        flows=told["flows"],
+        read=told["read"],
+        weights=told["weights"] or [],
+        ended=told["ended"] or [],
+        full=told["full"] or [],
+        wait=told["wait"],
+    )
 
 
-async def lock_limited_queues(tx: Tx, queues: Sequence[str]) -> None:
-    await _queries.lock_limited_queues.rows(tx, queues=list(queues))
+async def lock_limits(tx: Tx, queues: Sequence[str], names: Sequence[str]) -> None:
+    await _queries.lock_limits.rows(tx, queues=list(queues), names=list(names))
 
 
-async def limited_queues(tx: Tx, queues: Sequence[str]) -> bool:
-    return bool(await _queries.limited_queues.value(tx, queues=list(queues)))
+async def limited(tx: Tx, queues: Sequence[str], names: Sequence[str]) -> bool:
+    return bool(await _queries.limited.value(tx, queues=list(queues), names=list(names)))
 
 
 async def blob(tx: Tx, tenant: UUID, id: UUID) -> str | None:
@@ -202,10 +217,6 @@ async def depths(tx: Tx) -> list[tuple[str, str, int]]:
 
 async def waiting(tx: Tx, queues: Sequence[str], now: datetime) -> bool:
     return bool(await _queries.waiting.value(tx, queues=list(queues), now=now))
-
-
-async def set_queue(tx: Tx, name: str, *, paused: bool | None, limit: bool, max_running: int | None) -> None:
-    await _queries.set_queue.run(tx, name=name, paused=paused, limit=limit, max_running=max_running)
 
 
 async def keep_partitions(tx: Tx, today: date, ahead: int, keep_from: date) -> int:

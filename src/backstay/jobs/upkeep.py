@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database
-from . import metrics, store
+from . import metrics, queue_store, store
+from .handlers import Handler
 
 READY, DUE, CANCEL = "jobs", "jobs.due", "jobs.cancel"  # topics of the notifier
 KEEP_DAYS = 7
@@ -63,10 +64,19 @@ async def prune(db: Database, now: datetime) -> None:
     today = now.astimezone(UTC).date()
     async with db.system_tx() as tx:
         await store.keep_partitions(tx, today, _DAYS_AHEAD, today - timedelta(days=KEEP_DAYS))
+        await queue_store.prune_starts(tx)
     while True:
         async with db.system_tx() as tx:
             if await store.prune_blobs(tx, now - timedelta(days=KEEP_DAYS), _BATCH) < _BATCH:
                 return
+
+
+async def declare(db: Database, handlers: Mapping[str, Handler]) -> None:
+    """Before a worker's first claim: the limits that its handlers were registered with hold for every worker."""
+    limits = {name: handler.limits for name, handler in handlers.items()}
+    none = [name for name, row in limits.items() if row is None]
+    async with db.system_tx() as tx:
+        await queue_store.declare_limits(tx, [row for row in limits.values() if row], none)
 
 
 async def measure(db: Database) -> None:

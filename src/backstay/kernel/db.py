@@ -33,6 +33,7 @@ from .sql import Query
 APP, SYSTEM, OWNER, CDC = "backstay_app", "backstay_system", "backstay_owner", "backstay_cdc"
 _START_LIMIT = 10.0  # seconds
 _TRANSACTION_TIMEOUT = 170000  # the first version of Postgres that has it
+_INDEXED = "; set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan"
 _log = telemetry.log("db")
 _pool_waits = telemetry.histogram("backstay_pool_wait_seconds", "Wait for a pooled connection.", ["role"])
 
@@ -165,10 +166,11 @@ class Database:
         """A transaction as `backstay_system`, which crosses tenants. For our own loops only, with `patience`.
 
         `indexed` keeps its statements on indexes: a plan that was made while a queue was empty would scan the table,
-        and be kept while 100,000 jobs arrive. `pipelined` sends statements without waiting for those before them, the
+        and be kept while 100,000 jobs arrive. Each is planned once: to plan a claim takes longer than to make it.
+        `pipelined` sends statements without waiting for those before them, the
         first with the beginning and the last with the commit; only fetching rows waits.
         """
-        opening = self._begin_ours + ("; set local enable_seqscan = off" if indexed else "")
+        opening = self._begin_ours + (_INDEXED if indexed else "")
         async with self._begin(SYSTEM, opening, None, pipelined=pipelined) as tx:
             yield tx
 

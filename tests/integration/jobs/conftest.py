@@ -2,7 +2,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from uuid import UUID
 
+import psycopg
 import pytest
 from pydantic import BaseModel
 
@@ -58,6 +60,17 @@ async def working(*workers: Worker) -> AsyncIterator[None]:
             yield
         finally:
             stop.set()
+
+
+def crowd(database_url: str, tenant: UUID, count: int, name: str = "note") -> None:
+    """Makes `count` waiting jobs in one statement."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, created_at, payload) "
+            "select %s, gen_random_uuid(), 'default', %s, 'available', 0, now(), now(), '{}' "
+            "from generate_series(1, %s)",
+            [tenant, name, count],
+        )
 
 
 @pytest.fixture
