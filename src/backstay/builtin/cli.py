@@ -1,5 +1,7 @@
 """`backstay builtin`: enqueue built-in jobs, and look at what they have left."""
 
+import base64
+import mimetypes
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from ..jobs import Jobs
 from ..kernel.cli import Base, Command, Json, out, print_json
 from ..kernel.principal import Principal
 from .calls import HttpJob
+from .emails import EmailJob
 from .results import Results
 
 commands = typer.Typer(help="Built-in jobs, and what they have left.", no_args_is_help=True)
@@ -34,6 +37,7 @@ async def _with_room(base: Base) -> AsyncIterator[tuple[_Room, Principal]]:
     audit, events = Audit(base.db, base.clock, base.vault), Events(base.db, base.clock)
     jobs, results = Jobs(base.db, base.clock, base.settings), Results(base.db, base.clock)
     HttpJob(jobs, base.settings, base.vault, audit, events, results)
+    EmailJob(jobs, base.clock, base.settings, base.vault, audit, events, results)
     yield _Room(jobs, results), await Auth(base.db, base.clock, base.vault, audit).operator()
 
 
@@ -55,6 +59,27 @@ def http(
     headers = dict(_header(line) for line in header or ())
     call = {"url": url, "method": method.upper(), "headers": headers, "json": content, "body": body}
     _enqueue("http", call | {"expect": expect or [], "redirects": redirects})
+
+
+@commands.command()
+def email(
+    to: Annotated[list[str], typer.Argument(help="Who gets it.")],
+    subject: Annotated[str, typer.Option(help="What it is about.")],
+    text: Annotated[str | None, typer.Option(help="What it says.")] = None,
+    html: Annotated[str | None, typer.Option(help="The same as HTML.")] = None,
+    attach: Annotated[list[Path] | None, typer.Option(help="A file to bring along; may be repeated.")] = None,
+) -> None:
+    """Have a worker send a mail over BACKSTAY_SMTP_URL."""
+    _enqueue(
+        "email",
+        {
+            "to": to,
+            "subject": subject,
+            "text": text,
+            "html": html,
+            "attachments": [_file(path) for path in attach or ()],
+        },
+    )
 
 
 @commands.command()
@@ -97,6 +122,15 @@ def file(
 def _enqueue(name: str, input: dict[str, Any]) -> None:
     job = _with_room(lambda room, by: room.jobs.enqueue_raw(name, input, by=by))
     out.print(f"{job.id}")
+
+
+def _file(path: Path) -> dict[str, str]:
+    try:
+        content = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from None
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"name": path.name, "media_type": kind, "content": content}
 
 
 def _header(line: str) -> tuple[str, str]:

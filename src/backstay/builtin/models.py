@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field
 
 from ..kernel.errors import NotFound
 
+COMMON = "jobs:read"  # what everybody may who may look at jobs
+
 
 class NoResult(NotFound):
     code, title = "job_result_not_found", "The job has left no result"

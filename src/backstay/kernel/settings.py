@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     provider_proxy: str | None = Field(
         None, repr=False, description="HTTP proxy for calls to the operator's providers, such as http://proxy:3128."
     )
+    smtp_url: SecretStr | None = Field(
+        None, description="Server that `email` jobs hand mail to, such as smtp://user:password@host:587 or smtps://…"
+    )
+    email_from: str | None = Field(None, description="Who that mail comes from: `The shop <shop@example.com>`.")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, validation_alias="OPENAI_BASE_URL")
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
@@ -108,6 +112,13 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// (TLS) or unix://, such as redis://127.0.0.1:6379/0")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("smtp://", "smtps://")):
+            raise ValueError("must begin with smtp:// (STARTTLS) or smtps:// (TLS), such as smtps://user:password@host")
         return value
 
     @field_validator("admin_key")
@@ -158,6 +169,8 @@ class Settings(BaseSettings):
             )
         if bool(self.app_database_url) != bool(self.system_database_url):
             raise ValueError("BACKSTAY_APP_DATABASE_URL and BACKSTAY_SYSTEM_DATABASE_URL must be set together")
+        if self.smtp_url and not self.email_from:
+            raise ValueError("BACKSTAY_EMAIL_FROM is needed with BACKSTAY_SMTP_URL: it is who the mail comes from")
         if self.lease_seconds < 1 and self.workers > 8:
             raise ValueError(
                 "BACKSTAY_LEASE_SECONDS under 1 with BACKSTAY_WORKERS over 8 is heartbeat load without gain: raise the "

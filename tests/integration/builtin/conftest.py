@@ -32,6 +32,13 @@ class Service:
         return await answer if isinstance(answer, Awaitable) else answer
 
 
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Waits for a condition, and fails when it does not come true in time."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 -- the condition is another process' doing
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     made = Service()
