@@ -7,7 +7,7 @@ from uuid import UUID
 from ..audit import Audit
 from ..kernel.db import Database
 from ..kernel.principal import Principal
-from ..workflows.run import text_of
+from ..workflows.failures import text_of
 from .context import ToolContext
 from .errors import ToolError
 from .output import Output

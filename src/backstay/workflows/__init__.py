@@ -13,11 +13,13 @@ Guarantees  A run started in a transaction exists if and only if that transactio
 """
 
 from .approvals import Approvals, Decision
+from .children import ChildFailed
 from .models import (
     Nondeterministic,
     NotStorable,
     RunDetail,
     RunEnd,
+    RunEnded,
     RunFailed,
     RunInputInvalid,
     RunNotFound,
@@ -34,13 +36,14 @@ from .models import (
 )
 from .run import Run
 from .service import Workflows
-from .signals import RunEnded, SignalInvalid, SignalTimedOut, SignalUnfit
+from .signals import SignalInvalid, SignalTimedOut, SignalUnfit
 from .wakes import RESUME
 from .workflow import RunHandle, Workflow
 
 __all__ = [
     "RESUME",
     "Approvals",
+    "ChildFailed",
     "Decision",
     "Nondeterministic",
     "NotStorable",

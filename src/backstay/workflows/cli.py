@@ -72,6 +72,16 @@ def show(id: Annotated[UUID, typer.Argument(help="The run's id.")], json: Json =
 
 
 @commands.command()
+def cancel(
+    id: Annotated[UUID, typer.Argument(help="The run's id.")],
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Cancel a run: one that waits at once, one that runs as soon as it can stop."""
+    run = _with_workflows(lambda runs, by: runs.cancel(by, id, reason=reason))
+    out.print(f"run {run.id} is {run.state}" + (" and was asked to stop" if not run.state.finished else ""))
+
+
+@commands.command()
 def signal(
     id: Annotated[UUID, typer.Argument(help="The run's id.")],
     name: Annotated[str, typer.Argument(help="The signal's name.")],

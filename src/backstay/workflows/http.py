@@ -7,9 +7,19 @@ from fastapi import Query
 
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
-from .models import NewRun, RunDetail, RunInputInvalid, RunNotFound, RunState, RunView, UnknownWorkflow
+from .models import (
+    Cancelling,
+    NewRun,
+    RunDetail,
+    RunEnded,
+    RunInputInvalid,
+    RunNotFound,
+    RunState,
+    RunView,
+    UnknownWorkflow,
+)
 from .service import Workflows
-from .signals import RunEnded, SignalInvalid, SignalView
+from .signals import SignalInvalid, SignalView
 from .signals.models import NewSignal
 
 router = Router("/api/runs", tag="runs")
@@ -19,7 +29,7 @@ Service = Annotated[Workflows, service("workflows")]
 @router.post("", permission="runs:write", status=201, errors=[UnknownWorkflow, RunInputInvalid])
 async def start(body: NewRun, by: Caller, tx: Tx, workflows: Service) -> RunDetail:
     """Start a run of a registered workflow. A second start with the same `key` returns the first run."""
-    return await workflows.start_raw(body.workflow, body.input, by=by, key=body.key, tx=tx)
+    return await workflows.start_raw(body.workflow, body.input, by=by, key=body.key, deadline=body.deadline, tx=tx)
 
 
 @router.get("", permission="runs:read")
@@ -39,6 +49,12 @@ async def index(
 async def show(id: UUID, by: Caller, workflows: Service) -> RunDetail:
     """One run with its input, output and steps."""
     return await workflows.get(by, id)
+
+
+@router.post("/{id}/cancel", permission="runs:write", errors=[RunNotFound, RunEnded])
+async def cancel(id: UUID, body: Cancelling, by: Caller, tx: Tx, workflows: Service) -> RunDetail:
+    """Cancel a run. One that waits ends at once; one that runs is asked to stop, and its children end with it."""
+    return await workflows.cancel(by, id, reason=body.reason, tx=tx)
 
 
 @router.post("/{id}/signals", permission="runs:write", status=201, errors=[RunNotFound, RunEnded, SignalInvalid])

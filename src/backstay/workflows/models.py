@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from ..kernel.errors import BackstayError, Conflict, Invalid, NotFound
 from ..kernel.principal import Principal
+from .acting import acting
 
 
 class RunState(StrEnum):
@@ -92,6 +93,16 @@ class RunFailed(Conflict):
         self.run, self.state, self.error = id, state, error
 
 
+class RunEnded(Conflict):
+    """Nothing reaches a run that has ended."""
+
+    code, title = "run_ended", "The run has ended"
+
+    def __init__(self, id: UUID, state: RunState) -> None:
+        super().__init__(f"run {id} is {state} already")
+        self.run, self.state = id, state
+
+
 class Suspend(BaseException):
     """Leaves the workflow's code: the run goes on after `after` from its last recorded step, maybe elsewhere.
 
@@ -110,6 +121,14 @@ class Waiting(BaseException):
     def __init__(self, due: datetime | None) -> None:
         super().__init__("the run waits")
         self.due = due
+
+
+class Stopped(BaseException):
+    """Leaves the workflow's code: the run is cancelled, or its deadline has passed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Superseded(BaseException):
@@ -138,13 +157,23 @@ class ResumeRun(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A run that this claim may write to."""
+class RunFacts:
+    """What does not change about a run."""
 
     tenant_id: UUID
     id: UUID
     workflow: str
     version: str
+    parent_id: UUID | None
+    parent_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(RunFacts):
+    """A run that this claim may write to."""
+
+    deadline: datetime | None
+    cancel_reason: str | None
     principal: dict[str, Any]
     input: str
     fence: int
@@ -153,16 +182,7 @@ class Taken:
     @property
     def by(self) -> Principal:
         """Who started the run."""
-        stored = self.principal
-        return Principal(
-            tenant=self.tenant_id,
-            id=UUID(stored["id"]),
-            name=stored["name"],
-            permissions=frozenset(stored["permissions"]),
-            key=UUID(stored["key"]) if stored.get("key") else None,
-            feature=stored.get("feature"),
-            role=stored.get("role"),
-        )
+        return acting(self.tenant_id, self.principal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +234,13 @@ class NewRun(BaseModel):
     key: str | None = Field(
         None, min_length=1, max_length=500, description="A second start with the same key returns the first run."
     )
+    deadline: datetime | None = Field(None, description="A run that has not ended by then is cancelled.")
+
+
+class Cancelling(BaseModel):
+    """Why a run is to be cancelled."""
+
+    reason: str | None = Field(None, max_length=2_000, description="Why.")
 
 
 class RunView(BaseModel):
@@ -226,6 +253,9 @@ class RunView(BaseModel):
     state: RunState
     error: str | None = None
     attempt: int = Field(description="How often a worker took it up.")
+    parent: UUID | None = Field(None, description="The run that waits for it.")
+    deadline: datetime | None = Field(None, description="It is cancelled when it has not ended by then.")
+    cancelling: bool = Field(False, description="It was asked to stop.")
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -1,8 +1,10 @@
 -- name: add_run
 -- A new run; none when the workflow has one with this key.
-insert into backstay.run (tenant_id, id, workflow, version, key, state, principal, input, created_at)
+insert into backstay.run (tenant_id, id, workflow, version, key, state, principal, input, parent_id, parent_seq,
+                          deadline, created_at)
 values (%(tenant_id)s::uuid, %(id)s::uuid, %(workflow)s::text, %(version)s::text, %(key)s::text, 'pending',
-        %(principal)s::jsonb, %(input)s::jsonb, %(now)s::timestamptz)
+        %(principal)s::jsonb, %(input)s::jsonb, %(parent_id)s::uuid, %(parent_seq)s::integer,
+        %(deadline)s::timestamptz, %(now)s::timestamptz)
 on conflict (tenant_id, workflow, key) where key is not null do nothing
 returning id;
 
@@ -21,7 +23,8 @@ update backstay.run
 set fence = %(fence)s::bigint, state = 'running', attempt = attempt + 1,
     started_at = coalesce(started_at, %(now)s::timestamptz)
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'running', 'waiting')
-returning tenant_id, id, workflow, version, principal, input::text as input, fence, attempt;
+returning tenant_id, id, workflow, version, parent_id, parent_seq, deadline, cancel_reason, principal,
+          input::text as input, fence, attempt;
 
 -- name: recorded
 -- The steps of a run so far, for replay.
@@ -49,7 +52,8 @@ where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)
 
 -- name: find
 -- One run.
-select id, workflow, version, key, state, input, output, error, attempt, created_at, started_at, finished_at
+select id, workflow, version, key, state, input, output, error, attempt, parent_id as parent, deadline,
+       cancel_reason is not null as cancelling, created_at, started_at, finished_at
 from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
 
 -- name: steps
@@ -59,11 +63,13 @@ from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s
 
 -- name: page
 -- Runs of a tenant, newest first, after a key, filtered.
-select id, workflow, version, key, state, error, attempt, created_at, started_at, finished_at
+select id, workflow, version, key, state, error, attempt, parent_id as parent, deadline,
+       cancel_reason is not null as cancelling, created_at, started_at, finished_at
 from backstay.run
 where tenant_id = %(tenant_id)s::uuid and id < %(after)s::uuid
   and (%(state)s::text is null or state = %(state)s::text)
   and (%(workflow)s::text is null or workflow = %(workflow)s::text)
+  and (%(parent)s::uuid is null or parent_id = %(parent)s::uuid)
 order by id desc limit %(limit)s::bigint;
 
 -- name: open_wait
@@ -84,3 +90,34 @@ where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid and seq = %(
 -- The run waits, and from here on holds nothing; no row when another worker has it.
 update backstay.run set state = 'waiting'
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running';
+
+-- name: lock_run_state
+-- A run's state, which stays until this commits.
+select state from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid for no key update;
+
+-- name: cancel_run
+-- Ends a run that nobody executes.
+update backstay.run
+set state = 'cancelled', error = %(reason)s::text, cancel_reason = %(reason)s::text,
+    finished_at = %(now)s::timestamptz
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'waiting')
+returning tenant_id, id, workflow, version, parent_id, parent_seq;
+
+-- name: ask_to_stop
+-- The run is to stop as soon as it can. The first to ask is named as the reason.
+update backstay.run set cancel_reason = %(reason)s::text
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and cancel_reason is null;
+
+-- name: stop_children
+-- As ask_to_stop, for the unfinished children of a run that has ended.
+update backstay.run set cancel_reason = %(reason)s::text
+where tenant_id = %(tenant_id)s::uuid and parent_id = %(id)s::uuid and cancel_reason is null
+  and state in ('pending', 'running', 'waiting')
+returning id;
+
+-- name: to_stop
+-- Those of the runs given that are to stop.
+select r.id, r.cancel_reason
+from unnest(%(tenants)s::uuid[], %(ids)s::uuid[]) as given(tenant_id, id)
+join backstay.run r on r.tenant_id = given.tenant_id and r.id = given.id
+where r.cancel_reason is not null;

@@ -16,20 +16,12 @@ from ..jobs import Discard, Retry, RetryLater, Snooze
 from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
-from ..kernel.errors import (
-    BackstayError,
-    BadRequest,
-    ConfigurationError,
-    Forbidden,
-    Gone,
-    Invalid,
-    NotFound,
-    TooLarge,
-    Unauthorized,
-)
 from ..kernel.principal import Principal
 from . import encoding, store
-from .approvals import Approvals, approve
+from .approvals import approve
+from .around import Around
+from .children import child
+from .failures import HOPELESS, text_of
 from .models import (
     Nondeterministic,
     Recorded,
@@ -37,26 +29,17 @@ from .models import (
     StepKind,
     StepState,
     StepWrite,
+    Stopped,
     Superseded,
     Suspend,
     Taken,
     Waiting,
 )
 from .recorder import Journal, Recorder, not_recorded
-from .signals import Signals, signal
+from .signals import signal
 from .timers import sleep
 
 T = TypeVar("T")
-_HOPELESS = (
-    Invalid,
-    BadRequest,
-    Forbidden,
-    Unauthorized,
-    NotFound,
-    Gone,
-    TooLarge,
-    ConfigurationError,
-)  # the same call again gets the same answer
 _executed = telemetry.counter("backstay_steps_total", "Step attempts by outcome.", ["workflow", "kind", "outcome"])
 _outcome = lru_cache(maxsize=1024)(_executed.labels)  # looking one up costs more than counting
 _log = telemetry.log("workflows")
@@ -78,13 +61,15 @@ class Run:
         taken: Taken,
         recorded: Iterable[Recorded],
         retry: Retry,
-        approvals: Approvals,
-        signals: Signals,
+        around: Around,
         recorder: Recorder,
     ) -> None:
         self._db, self._clock, self._taken, self._retry = db, clock, taken, retry
-        self._approvals, self._signals = approvals, signals
+        self._around = around
         self._journal = Journal(recorder, taken)
+        self._code: asyncio.Future[Any] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self.cancelled = False  # the run is to stop: a long step may look at it and return early
         self._recorded = {step.seq: step for step in recorded}
         self._next = 0
         self.over: BaseException | None = None  # why this attempt may begin no more steps
@@ -109,6 +94,11 @@ class Run:
     def by(self) -> Principal:
         """Who started the run; it acts with their permissions."""
         return self._taken.by
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the run is cancelled if it has not ended."""
+        return self._taken.deadline
 
     @overload
     async def step(self, fn: Callable[..., Awaitable[T]], *args: Any, name: str | None = None) -> T: ...
@@ -180,6 +170,7 @@ class Run:
         return result
 
     approve = approve
+    child = child
     signal = signal
     sleep = sleep
 
@@ -216,6 +207,26 @@ class Run:
         self._complete(place, encoding.encode(adapter, value, name), self._clock.now())
         return value
 
+    def executes(self, code: asyncio.Future[Any]) -> None:
+        """This runs the workflow's code."""
+        self._code = code
+
+    def stop(self, reason: str, grace: timedelta) -> None:
+        """The run is to stop: no step begins any more, and what is under way is cancelled after the grace."""
+        self.cancelled = True
+        self._leave(Stopped(reason))
+        self._grace = asyncio.get_running_loop().call_later(grace.total_seconds(), self._interrupt)
+
+    def spare(self) -> None:
+        """The attempt has ended: there is nothing left to be cancelled."""
+        if self._grace is not None:
+            self._grace.cancel()
+
+    def _interrupt(self) -> None:
+        for task in {*self._steps_under_way, self._code}:
+            if task is not None:
+                task.cancel()
+
     async def wind_up(self) -> None:
         """Waits for steps that were started together with one that ended the attempt, so that none is still under way
         when another worker goes on; then for what is not yet recorded.
@@ -223,7 +234,7 @@ class Run:
         Raises:
             Superseded, Suspend: it could not be recorded.
         """
-        others = self._steps_under_way - {asyncio.current_task()}
+        others = self._steps_under_way - {self._code}
         if others:
             await asyncio.wait(others)
             for task in others:
@@ -323,7 +334,7 @@ class Run:
         """Records the failure and says what to raise: Suspend while attempts are left, StepFailed after the last."""
         before = self._recorded.get(place.seq)
         failures = (before.failures if before else 0) + 1
-        last = hopeless or isinstance(error, _HOPELESS) or failures >= self._retry.max_attempts
+        last = hopeless or isinstance(error, HOPELESS) or failures >= self._retry.max_attempts
         reason = text_of(error)
         state, ended = (StepState.FAILED, self._clock.now()) if last else (StepState.STARTED, None)
         self._journal.add(place.write(state, began, error=reason, failures=1, finished_at=ended))
@@ -360,13 +371,6 @@ class Place:
     def write(self, state: StepState, began: datetime, **more: Any) -> StepWrite:
         """What is to be recorded here."""
         return StepWrite(self.seq, self.kind, self.name, self.args_hash, state, began, **more)
-
-
-def text_of(error: BaseException) -> str:
-    """An error as it is stored: type and message, without what looks like a secret."""
-    detail = error.detail if isinstance(error, BackstayError) else str(error)
-    text = f"{type(error).__name__}: {detail}" if detail else type(error).__name__
-    return telemetry.scrub(text.replace("\0", "").encode("utf-8", "replace").decode())[:4_000]
 
 
 async def _call(fn: Callable[..., Any], args: tuple[Any, ...], extra: dict[str, Any]) -> Any:

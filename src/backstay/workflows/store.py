@@ -26,6 +26,8 @@ async def add_run(
     key: str | None,
     principal: Mapping[str, Any],
     input: str,
+    parent: tuple[UUID, int] | None,
+    deadline: datetime | None,
     now: datetime,
 ) -> bool:
     """False when the workflow has a run with this key."""
@@ -38,6 +40,9 @@ async def add_run(
         key=key,
         principal=dict(principal),
         input=input,
+        parent_id=parent and parent[0],
+        parent_seq=parent and parent[1],
+        deadline=deadline,
         now=now,
     )
     return added is not None
@@ -123,7 +128,14 @@ async def steps(tx: Tx, tenant: UUID, run: UUID) -> list[StepView]:
 
 
 async def page(
-    tx: Tx, tenant: UUID, *, after: UUID | None, limit: int, state: str | None, workflow: str | None
+    tx: Tx,
+    tenant: UUID,
+    *,
+    after: UUID | None,
+    limit: int,
+    state: str | None,
+    workflow: str | None,
+    parent: UUID | None,
 ) -> list[RunView]:
     return await _queries.page.all(
         tx,
@@ -133,4 +145,5 @@ async def page(
         limit=limit,
         state=state,
         workflow=workflow,
+        parent=parent,
     )

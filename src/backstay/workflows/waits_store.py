@@ -1,11 +1,12 @@
 """Rows of runs that wait: one function per query, no decisions."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from ..kernel import sql
 from ..kernel.db import Tx
-from .models import Ended, Taken
+from .models import Ended, RunFacts, RunState, Taken
 
 _queries = sql.load(__package__)
 
@@ -44,3 +45,27 @@ async def end_wait(tx: Tx, tenant: UUID, run: UUID, seq: int, ended: Ended, now:
 
 async def park(tx: Tx, run: Taken) -> bool:
     return await _queries.park.run(tx, tenant_id=run.tenant_id, id=run.id, fence=run.fence) == 1
+
+
+async def lock_run(tx: Tx, tenant: UUID, id: UUID) -> RunState | None:
+    state = await _queries.lock_run_state.value(tx, tenant_id=tenant, id=id)
+    return None if state is None else RunState(state)
+
+
+async def cancel(tx: Tx, tenant: UUID, id: UUID, reason: str, now: datetime) -> RunFacts:
+    return await _queries.cancel_run.one(tx, RunFacts, tenant_id=tenant, id=id, reason=reason, now=now)
+
+
+async def ask_to_stop(tx: Tx, tenant: UUID, id: UUID, reason: str) -> bool:
+    """False when it was asked before."""
+    return await _queries.ask_to_stop.run(tx, tenant_id=tenant, id=id, reason=reason) == 1
+
+
+async def stop_children(tx: Tx, tenant: UUID, id: UUID, reason: str) -> list[UUID]:
+    return [row[0] for row in await _queries.stop_children.rows(tx, tenant_id=tenant, id=id, reason=reason)]
+
+
+async def to_stop(tx: Tx, runs: Sequence[tuple[UUID, UUID]]) -> dict[UUID, str]:
+    """The reasons, for those of the runs (tenant and id) that are to stop."""
+    rows = await _queries.to_stop.rows(tx, tenants=[tenant for tenant, _ in runs], ids=[id for _, id in runs])
+    return {row[0]: row[1] for row in rows}

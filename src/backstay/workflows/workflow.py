@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from ..kernel.db import Tx
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
 from . import encoding
-from .models import RunDetail
+from .models import RunDetail, RunInputInvalid
 from .run import Run
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ class Workflow(Generic[I, O]):
         name: str,
         version: str,
         retry: Retry,
+        deadline: timedelta | None,
     ) -> None:
         self._workflows = workflows
         self.function, self.name, self.version, self.retry = function, name, version, retry
+        self.deadline = deadline
         self.input: TypeAdapter[Any] = TypeAdapter(_input_of(function))
         self.output = encoding.adapter_of(function)
 
@@ -49,6 +52,7 @@ class Workflow(Generic[I, O]):
         key: str | UUID | None = None,
         tenant: UUID | None = None,
         by: Principal | None = None,
+        deadline: datetime | timedelta | None = None,
         tx: Tx | None = None,
     ) -> "RunHandle":
         """Starts a run of this version, in `tx` when given: it exists if and only if that commits.
@@ -56,10 +60,21 @@ class Workflow(Generic[I, O]):
         `by` is who the run acts for; without one it acts for `tenant` (or the tenant of `tx`) with every permission.
         Idempotent on `key`: a second start with it returns the first run, whatever its state.
 
+        A run that has not ended by `deadline`, a moment or a time from now, is cancelled, whatever it does or waits
+        for. The workflow's own deadline holds when it is earlier.
+
         Raises:
             ConfigurationError: none of `tenant`, `by` and `tx` says which tenant it is for.
+            RunInputInvalid: the deadline has no time zone.
         """
-        return await self._workflows.start_with(self, input, key=key, tenant=tenant, by=by, tx=tx)
+        return await self._workflows.start_with(self, input, key=key, tenant=tenant, by=by, deadline=deadline, tx=tx)
+
+    def deadline_of(self, given: datetime | timedelta | None, now: datetime) -> datetime | None:
+        """When a run that starts `now` is to have ended."""
+        if isinstance(given, datetime) and given.tzinfo is None:
+            raise RunInputInvalid("the deadline has no time zone; write it like 2026-01-31T12:00:00Z")
+        found = [now + limit if isinstance(limit, timedelta) else limit for limit in (given, self.deadline) if limit]
+        return min(found, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,10 @@ class RunHandle:
 
     async def get(self) -> RunDetail:
         return await self.workflows.get(self.by, self.id)
+
+    async def cancel(self, reason: str | None = None) -> RunDetail:
+        """As `Workflows.cancel`."""
+        return await self.workflows.cancel(self.by, self.id, reason=reason)
 
     async def result(self, timeout: float = 60.0) -> Any:
         """As `Workflows.result`."""

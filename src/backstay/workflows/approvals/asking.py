@@ -56,10 +56,10 @@ async def approve(
     question = Question(named, text, about or {}, role, permission, default, due)
 
     async def begin(tx: "Tx") -> None:
-        await run._approvals.ask(tx, run.by, run.id, place.seq, run._taken.workflow, question)
+        await run._around.approvals.ask(tx, run.by, run.id, place.seq, run._taken.workflow, question)
 
     async def overdue(tx: "Tx") -> Ended | None:
-        return await run._approvals.expire(tx, run.by, run.id, place.seq)
+        return await run._around.approvals.expire(tx, run.by, run.id, place.seq)
 
     ended = await wait(run, place, due, begin=begin, overdue=overdue)
     decision: Decision[T] = encoding.decode(_DECISION, ended.output, f"approval {named}")

@@ -7,7 +7,7 @@ Guarantees  A signal reaches its run once, in the order of sending, whether the 
 """
 
 from .awaiting import signal
-from .models import RunEnded, SignalInvalid, SignalTimedOut, SignalUnfit, SignalView
+from .models import SignalInvalid, SignalTimedOut, SignalUnfit, SignalView
 from .service import Signals
 
-__all__ = ["RunEnded", "SignalInvalid", "SignalTimedOut", "SignalUnfit", "SignalView", "Signals", "signal"]
+__all__ = ["SignalInvalid", "SignalTimedOut", "SignalUnfit", "SignalView", "Signals", "signal"]

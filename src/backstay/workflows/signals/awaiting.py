@@ -30,7 +30,7 @@ async def signal(run: "Run", name: str, type: type[T] | Any = Any, *, timeout: t
     due = None if timeout is None else run._clock.now() + timeout
 
     async def begin(tx: "Tx") -> Ended | None:
-        return await run._signals.take(tx, run.tenant, run.id, name, place.seq)
+        return await run._around.signals.take(tx, run.tenant, run.id, name, place.seq)
 
     async def overdue(tx: "Tx") -> Ended:
         return Ended(StepState.FAILED, None, "no signal came in time")

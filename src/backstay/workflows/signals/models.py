@@ -2,28 +2,17 @@
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from ...kernel.errors import Conflict, Invalid
-from ..models import RunState, StepFailed
+from ...kernel.errors import Invalid
+from ..models import StepFailed
 
 
 class SignalInvalid(Invalid):
     """The workflow has declared its signals, and this is none of them; or the payload cannot be stored."""
 
     code, title = "signal_invalid", "The signal is wrong"
-
-
-class RunEnded(Conflict):
-    """Nothing reaches a run that has ended."""
-
-    code, title = "run_ended", "The run has ended"
-
-    def __init__(self, id: UUID, state: RunState) -> None:
-        super().__init__(f"run {id} is {state} already")
-        self.run, self.state = id, state
 
 
 class SignalTimedOut(StepFailed):

@@ -13,10 +13,10 @@ from ...kernel.db import Database, Tx
 from ...kernel.errors import FieldError
 from ...kernel.principal import Principal
 from .. import encoding
-from ..models import Ended, NotStorable, RunNotFound, RunState, StepState
+from ..models import Ended, NotStorable, RunEnded, RunNotFound, RunState, StepState
 from ..wakes import Wakes
 from . import store
-from .models import RunEnded, SignalInvalid, SignalView
+from .models import SignalInvalid, SignalView
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 _MAX_NAME, _MAX_KEY = 200, 500
