@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from ..events import Events
 from ..kernel.db import Tx
 from ..kernel.principal import Principal
 from .approvals import Approvals
@@ -28,8 +29,9 @@ class Start(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """The services that a run waits with."""
+    """The services that a run waits with, and tells with."""
 
     approvals: Approvals
     signals: Signals
     start: Start
+    events: Events

@@ -97,6 +97,34 @@ def signal(
     out.print(f"signal {sent.number} of run {id}: {escape(sent.name)}")
 
 
+@commands.command()
+def retry(id: Annotated[UUID, typer.Argument(help="The run's id.")]) -> None:
+    """Have a failed or nondeterministic run go on from where it stood."""
+    _with_workflows(lambda runs, by: runs.mending.retry(by, id))
+    out.print(f"run {id} is taken up again")
+
+
+@commands.command()
+def move(
+    id: Annotated[UUID, typer.Argument(help="The run's id.")],
+    version: Annotated[str, typer.Argument(help="The version it is to go on in.")],
+) -> None:
+    """Have a run go on in another version of its workflow."""
+    _with_workflows(lambda runs, by: runs.mending.move(by, id, version))
+    out.print(f"run {id} goes on in version {escape(version)}")
+
+
+@commands.command()
+def fork(
+    id: Annotated[UUID, typer.Argument(help="The run's id.")],
+    step: Annotated[int, typer.Argument(min=0, help="The first step that is taken anew.")],
+    version: Annotated[str | None, typer.Option(help="The new run's version; the same when missing.")] = None,
+) -> None:
+    """Start a new run that takes over the finished steps below a number."""
+    forked = _with_workflows(lambda runs, by: runs.mending.fork(by, id, step, version=version))
+    out.print(f"run {forked} goes on from step {step}")
+
+
 def _short(value: object) -> str:
     text = orjson.dumps(value).decode()
     return text if len(text) <= 200 else f"{text[:199]}…"

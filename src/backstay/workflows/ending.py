@@ -31,14 +31,22 @@ class Endings:
         self._audit, self._events = audit, events
         self.watchers: list[Callable[[Tx, RunEnd], Awaitable[None]]] = []
 
-    async def end(self, taken: Taken, state: RunState, *, output: str | None = None, error: str | None = None) -> None:
+    async def end(
+        self,
+        taken: Taken,
+        state: RunState,
+        *,
+        output: str | None = None,
+        error: str | None = None,
+        failed_step: int | None = None,
+    ) -> None:
         """Ends a run that this worker has taken.
 
         Raises:
             Superseded: another worker has it by now.
         """
         async with self._db.tenant_tx(taken.tenant_id) as tx:
-            if not await store.finish(tx, taken, state, output, error, self._clock.now()):
+            if not await store.finish(tx, taken, state, output, error, failed_step, self._clock.now()):
                 raise Superseded
             await self.tell(tx, taken.by, taken, state, output=output, error=error)
 

@@ -9,13 +9,18 @@ from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
 from .models import (
     Cancelling,
+    Fork,
+    Move,
     NewRun,
     RunDetail,
     RunEnded,
     RunInputInvalid,
     RunNotFound,
+    RunNotMendable,
     RunState,
     RunView,
+    StepOutOfRange,
+    UnknownVersion,
     UnknownWorkflow,
 )
 from .service import Workflows
@@ -69,3 +74,24 @@ async def signals(id: UUID, by: Caller, page: PageRequest, workflows: Service) -
     after = int(page.after[0]) if page.after else 0
     found = await workflows.signals.list(by, id, after=after, limit=page.limit + 1)
     return Page.of(found, page, lambda signal: [signal.number])
+
+
+@router.post("/{id}/retry", permission="runs:write", errors=[RunNotFound, RunNotMendable])
+async def retry(id: UUID, by: Caller, tx: Tx, workflows: Service) -> RunDetail:
+    """Have a failed or nondeterministic run go on from where it stood; finished steps keep their outputs."""
+    await workflows.mending.retry(by, id, tx=tx)
+    return await workflows.get(by, id, tx=tx)
+
+
+@router.post("/{id}/move", permission="runs:write", errors=[RunNotFound, RunNotMendable, UnknownVersion])
+async def move(id: UUID, body: Move, by: Caller, tx: Tx, workflows: Service) -> RunDetail:
+    """Have an unfinished, failed or nondeterministic run go on in another version of its workflow."""
+    await workflows.mending.move(by, id, body.version, tx=tx)
+    return await workflows.get(by, id, tx=tx)
+
+
+@router.post("/{id}/fork", permission="runs:write", status=201, errors=[RunNotFound, StepOutOfRange, UnknownVersion])
+async def fork(id: UUID, body: Fork, by: Caller, tx: Tx, workflows: Service) -> RunDetail:
+    """Start a new run that takes over the finished steps below `step` and goes on from there."""
+    forked = await workflows.mending.fork(by, id, body.step, version=body.version, tx=tx)
+    return await workflows.get(by, forked, tx=tx)

@@ -60,6 +60,18 @@ class RunInputInvalid(Invalid):
     code, title = "run_input_invalid", "The run's input is wrong"
 
 
+class RunNotMendable(Conflict):
+    code, title = "run_not_mendable", "The run cannot be taken up again"
+
+
+class UnknownVersion(Invalid):
+    code, title = "unknown_version", "The workflow has no such version"
+
+
+class StepOutOfRange(Invalid):
+    code, title = "step_out_of_range", "The run has not come so far"
+
+
 class NotStorable(Invalid):
     """An output that cannot be stored as JSON, or does not fit its function's return annotation."""
 
@@ -78,9 +90,9 @@ class StepFailed(RunStopped):
 
     code, title = "step_failed", "A step of the run failed"
 
-    def __init__(self, step: str, error: str) -> None:
+    def __init__(self, step: str, error: str, seq: int | None = None) -> None:
         super().__init__(f"step {step} failed: {error}")
-        self.step, self.error = step, error
+        self.step, self.error, self.seq = step, error, seq
 
 
 class RunFailed(Conflict):
@@ -226,6 +238,23 @@ class StepWrite:
     finished_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Mendable:
+    """A run that is to get a second chance."""
+
+    id: UUID
+    workflow: str
+    version: str
+    state: RunState
+    failed_step: int | None
+    undone: bool
+    steps: int
+    open_wait: int | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", RunState(self.state))
+
+
 class NewRun(BaseModel):
     """A run to start over HTTP."""
 
@@ -241,6 +270,19 @@ class Cancelling(BaseModel):
     """Why a run is to be cancelled."""
 
     reason: str | None = Field(None, max_length=2_000, description="Why.")
+
+
+class Move(BaseModel):
+    """Another version for a run."""
+
+    version: str = Field(min_length=1, max_length=200, description="A registered version of its workflow.")
+
+
+class Fork(BaseModel):
+    """Where a new run is to go on from."""
+
+    step: int = Field(ge=0, lt=1_000_000_000, description="The first step that is taken anew; those below stand.")
+    version: str | None = Field(None, min_length=1, max_length=200, description="The run's own when missing.")
 
 
 class RunView(BaseModel):
@@ -280,6 +322,8 @@ class StepView(BaseModel):
 class RunDetail(RunView):
     """A run with input, output and steps."""
 
+    forked_from: UUID | None = Field(None, description="The run whose steps it has taken over.")
+    forked_step: int | None = Field(None, description="It has taken over those below this one.")
     input: Any = None
     output: Any = None
     steps: list[StepView] = []

@@ -47,13 +47,14 @@ select item from backstay.record_steps(%(rows)s::json) as item;
 -- name: finish
 -- Ends a run; no row when another worker has it.
 update backstay.run
-set state = %(state)s::text, output = %(output)s::jsonb, error = %(error)s::text, finished_at = %(now)s::timestamptz
+set state = %(state)s::text, output = %(output)s::jsonb, error = %(error)s::text, finished_at = %(now)s::timestamptz,
+    failed_step = %(failed_step)s::integer
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running';
 
 -- name: find
 -- One run.
-select id, workflow, version, key, state, input, output, error, attempt, parent_id as parent, deadline,
-       cancel_reason is not null as cancelling, created_at, started_at, finished_at
+select id, workflow, version, key, state, input, output, error, attempt, parent_id as parent, deadline, forked_from,
+       forked_step, cancel_reason is not null as cancelling, created_at, started_at, finished_at
 from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
 
 -- name: steps
@@ -121,3 +122,51 @@ select r.id, r.cancel_reason
 from unnest(%(tenants)s::uuid[], %(ids)s::uuid[]) as given(tenant_id, id)
 join backstay.run r on r.tenant_id = given.tenant_id and r.id = given.id
 where r.cancel_reason is not null;
+
+-- name: lock_to_mend
+-- A run that gets a second chance, locked; `steps` is how far its numbers go, `open_wait` the first step that still
+-- waits.
+select r.id, r.workflow, r.version, r.state, r.failed_step, r.undoing is not null as undone,
+       (select coalesce(max(s.seq) + 1, 0) from backstay.step s
+        where s.tenant_id = r.tenant_id and s.run_id = r.id and s.seq < 1000000000) as steps,
+       (select min(s.seq) from backstay.step s
+        where s.tenant_id = r.tenant_id and s.run_id = r.id and s.state = 'started'
+          and s.kind in ('approval', 'child')) as open_wait
+from backstay.run r
+where r.tenant_id = %(tenant_id)s::uuid and r.id = %(id)s::uuid
+for no key update;
+
+-- name: reset_failed
+-- The step that failed the run, and those beside it, get all their attempts again.
+update backstay.step set state = 'started', failures = 0, finished_at = null
+where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and seq >= %(step)s::integer
+  and seq < 1000000000 and state = 'failed' and kind in ('step', 'transaction');
+
+-- name: revive_run
+-- A parked run waits for a worker again. What it has begun to undo it goes on undoing.
+update backstay.run
+set state = 'pending', version = %(version)s::text, failed_step = null, finished_at = null, cancel_reason = null,
+    error = case when undoing is null then null else error end
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
+
+-- name: move_run
+-- An unfinished run goes on in another version; a worker that executes it can write nothing from now on.
+update backstay.run set version = %(version)s::text, fence = 0
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
+
+-- name: fork_run
+-- A new run with the input of another.
+insert into backstay.run (tenant_id, id, workflow, version, state, principal, input, forked_from, forked_step,
+                          created_at)
+select tenant_id, %(fork)s::uuid, workflow, %(version)s::text, 'pending', principal, input, id, %(step)s::integer,
+       %(now)s::timestamptz
+from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
+
+-- name: fork_steps
+-- The finished steps below a number, for the new run.
+insert into backstay.step (tenant_id, run_id, seq, kind, name, args_hash, state, output, error, attempt, failures,
+                           fence, started_at, finished_at)
+select tenant_id, %(fork)s::uuid, seq, kind, name, args_hash, state, output, error, attempt, failures, 0, started_at,
+       finished_at
+from backstay.step
+where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and seq < %(step)s::integer and state <> 'started';

@@ -25,6 +25,7 @@ from .models import (
     ResumeRun,
     RunState,
     RunStopped,
+    StepFailed,
     Stopped,
     Superseded,
     Suspend,
@@ -111,7 +112,8 @@ class Resumption:
                 _log.warning("the code between the steps failed", exc_info=error)
                 again = self._clock.now() + workflow.retry.delay(context.attempt, random.random)
                 raise RetryLater(text_of(error), self._until(taken, again)) from error
-            await self._endings.end(taken, RunState.FAILED, error=text_of(error))
+            failed_step = error.seq if isinstance(error, StepFailed) else None
+            await self._endings.end(taken, RunState.FAILED, error=text_of(error), failed_step=failed_step)
         else:
             await self._endings.end(taken, RunState.COMPLETED, output=text)
 

@@ -21,6 +21,7 @@ from . import encoding, store
 from .approvals import approve
 from .around import Around
 from .children import child
+from .emitting import emit
 from .failures import HOPELESS, text_of
 from .models import (
     Nondeterministic,
@@ -35,9 +36,12 @@ from .models import (
     Taken,
     Waiting,
 )
+from .parallel import count, gather
 from .recorder import Journal, Recorder, not_recorded
+from .retrying import in_time
 from .signals import signal
 from .timers import sleep
+from .versions import is_mark, pass_marks, patched
 
 T = TypeVar("T")
 _executed = telemetry.counter("backstay_steps_total", "Step attempts by outcome.", ["workflow", "kind", "outcome"])
@@ -72,6 +76,8 @@ class Run:
         self.cancelled = False  # the run is to stop: a long step may look at it and return early
         self._recorded = {step.seq: step for step in recorded}
         self._next = 0
+        self._branches: dict[asyncio.Task[Any], int] = {}  # of `gather`, with the steps that each has taken
+        self._patches: dict[str, bool] = {}
         self.over: BaseException | None = None  # why this attempt may begin no more steps
         self._done = self._refused = False  # this attempt has finished a step; has refused one because others wait
         self.wake_at: datetime | None = None  # when the first of what the code was left for is due
@@ -101,10 +107,31 @@ class Run:
         return self._taken.deadline
 
     @overload
-    async def step(self, fn: Callable[..., Awaitable[T]], *args: Any, name: str | None = None) -> T: ...
+    async def step(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> T: ...
     @overload
-    async def step(self, fn: Callable[..., T], *args: Any, name: str | None = None) -> T: ...
-    async def step(self, fn: Callable[..., Any], *args: Any, name: str | None = None) -> Any:
+    async def step(
+        self,
+        fn: Callable[..., T],
+        *args: Any,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> T: ...
+    async def step(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
         """Calls `fn(*args)` for effects outside, and stores what it returns; a replay gets the stored value.
 
         At-least-once: the intent is committed first, then `fn` runs outside of any transaction, then its output is
@@ -112,12 +139,15 @@ class Run:
         parameter `idempotency_key`, it is handed `<run id>:<step number>`, the same each time. A function that is not
         async runs in a thread. The output is stored as JSON by `fn`'s return annotation.
 
-        A failure suspends the run and is tried again with the workflow's backoff.
+        A failure suspends the run and is tried again after a backoff, by `retry` or else as the workflow says. An
+        attempt that lasts longer than `timeout` is cancelled and has failed (a thread cannot be stopped: it runs on,
+        and what it returns is ignored).
 
         Raises:
             StepFailed: its attempts are used up, or the error is one that repeating cannot mend.
         """
         place = self._place(StepKind.STEP, name or encoding.name_of(fn), encoding.hash_of(args))
+        place.retry = retry or self._retry
         adapter = encoding.adapter_of(fn)
         if (standing := self._standing(place)) is not None:
             return self._replayed(standing, adapter)
@@ -126,7 +156,7 @@ class Run:
         await self._written()
         extra = {"idempotency_key": f"{self.id}:{place.seq}"} if encoding.wants_key(fn) else {}
         try:
-            value = await _call(fn, args, extra)
+            value = await in_time(_call(fn, args, extra), timeout)
             text = encoding.encode(adapter, value, f"step {place.name}")
             result = encoding.decode(adapter, text, f"step {place.name}")
         except Exception as error:
@@ -171,6 +201,9 @@ class Run:
 
     approve = approve
     child = child
+    emit = emit
+    gather = gather
+    patched = patched
     signal = signal
     sleep = sleep
 
@@ -193,7 +226,7 @@ class Run:
         """
         if self.over is not None:
             raise self.over
-        left = [step for seq, step in self._recorded.items() if seq >= self._next]
+        left = [step for seq, step in self._recorded.items() if seq >= self._next and not is_mark(step)]
         if left:
             raise self._diverged(
                 f"the code returned after {self._next} steps, but step {left[0].seq} ({left[0].name}) is recorded"
@@ -285,8 +318,10 @@ class Run:
         if (task := asyncio.current_task()) is not None and task not in self._steps_under_way:
             self._steps_under_way.add(task)
             task.add_done_callback(self._steps_under_way.discard)
+        count(self, task)
+        pass_marks(self)
         seq, self._next = self._next, self._next + 1
-        return Place(seq, kind, name, args_hash)
+        return Place(seq, kind, name, args_hash, self._retry)
 
     def _standing(self, place: "Place") -> Recorded | None:
         """The finished step recorded at this place, if any."""
@@ -305,12 +340,15 @@ class Run:
         return None if recorded.state == StepState.STARTED else recorded
 
     def _diverged(self, how: str) -> BaseException:
-        mend = "Give changed code a new version and keep the old one registered while runs of it are unfinished."
+        mend = (
+            "Give changed code a new version, or branch with run.patched, and keep the old way while runs of it are "
+            "unfinished. This run can be retried once the code is mended, moved to another version, or forked"
+        )
         return self._leave(Nondeterministic(f"{how}. {mend}"))
 
     def _replayed(self, recorded: Recorded, adapter: TypeAdapter[Any]) -> Any:
         if recorded.state == StepState.FAILED:
-            raise StepFailed(recorded.name, recorded.error or "no reason recorded")
+            raise StepFailed(recorded.name, recorded.error or "no reason recorded", recorded.seq)
         return encoding.decode(adapter, recorded.output, f"step {recorded.name}")
 
     async def _signalled(self, place: "Place", signal: Discard | RetryLater | Snooze, began: datetime) -> BaseException:
@@ -334,7 +372,7 @@ class Run:
         """Records the failure and says what to raise: Suspend while attempts are left, StepFailed after the last."""
         before = self._recorded.get(place.seq)
         failures = (before.failures if before else 0) + 1
-        last = hopeless or isinstance(error, HOPELESS) or failures >= self._retry.max_attempts
+        last = hopeless or isinstance(error, HOPELESS) or failures >= place.retry.max_attempts
         reason = text_of(error)
         state, ended = (StepState.FAILED, self._clock.now()) if last else (StepState.STARTED, None)
         self._journal.add(place.write(state, began, error=reason, failures=1, finished_at=ended))
@@ -345,8 +383,8 @@ class Run:
         self._count(place, "failed" if last else "retried")
         _log.warning("step failed", step=place.name, seq=place.seq, failures=failures, last=last, exc_info=error)
         if last:
-            return StepFailed(place.name, reason)
-        delay = self._retry.delay(failures, random.random) if after is None else after
+            return StepFailed(place.name, reason, place.seq)
+        delay = place.retry.delay(failures, random.random) if after is None else after
         return self._leave(Suspend(delay, f"step {place.name} failed: {reason}"))
 
     @property
@@ -363,10 +401,10 @@ class Run:
 class Place:
     """Where in the run a step stands, and what identifies it on replay."""
 
-    __slots__ = ("args_hash", "kind", "name", "seq")
+    __slots__ = ("args_hash", "kind", "name", "retry", "seq")
 
-    def __init__(self, seq: int, kind: StepKind, name: str, args_hash: bytes) -> None:
-        self.seq, self.kind, self.name, self.args_hash = seq, kind, name, args_hash
+    def __init__(self, seq: int, kind: StepKind, name: str, args_hash: bytes, retry: Retry) -> None:
+        self.seq, self.kind, self.name, self.args_hash, self.retry = seq, kind, name, args_hash, retry
 
     def write(self, state: StepState, began: datetime, **more: Any) -> StepWrite:
         """What is to be recorded here."""

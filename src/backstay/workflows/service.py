@@ -23,6 +23,7 @@ from .approvals import Approvals
 from .around import Around
 from .cancelling import Cancellations
 from .ending import FINISHED, Endings
+from .mending import Mending
 from .models import (
     RunDetail,
     RunEnd,
@@ -51,11 +52,12 @@ class Workflows:
         self._registered: dict[tuple[str, str], Workflow[Any, Any]] = {}
         self._newest: dict[str, Workflow[Any, Any]] = {}
         self._wakes = Wakes(jobs, clock)
+        self.mending = Mending(db, clock, self._wakes, audit, events, self.versions)
         self.approvals = Approvals(db, clock, self._wakes, audit, events)
         self.signals = Signals(db, clock, self._wakes, audit, events)
         self._endings = Endings(db, clock, self._wakes, self.approvals, audit, events)
         self.cancellations = Cancellations(db, clock, jobs, self._wakes, self._endings, audit, events)
-        self._around = Around(self.approvals, self.signals, self.start_with)
+        self._around = Around(self.approvals, self.signals, self.start_with, events)
         Resumption(
             db,
             clock,
@@ -72,6 +74,10 @@ class Workflows:
     def names(self) -> list[str]:
         """Registered workflows."""
         return sorted(self._newest)
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a workflow that are registered here."""
+        return [version for known, version in self._registered if known == name]
 
     @overload
     def workflow(self, function: Callable[[Run, I], Awaitable[O]], /) -> Workflow[I, O]: ...

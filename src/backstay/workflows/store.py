@@ -105,7 +105,9 @@ def _row(item: int, run: Taken, step: StepWrite) -> dict[str, Any]:
     }
 
 
-async def finish(tx: Tx, run: Taken, state: str, output: str | None, error: str | None, now: datetime) -> bool:
+async def finish(
+    tx: Tx, run: Taken, state: str, output: str | None, error: str | None, failed_step: int | None, now: datetime
+) -> bool:
     written = await _queries.finish.run(
         tx,
         tenant_id=run.tenant_id,
@@ -114,6 +116,7 @@ async def finish(tx: Tx, run: Taken, state: str, output: str | None, error: str 
         state=state,
         output=output,
         error=error,
+        failed_step=failed_step,
         now=now,
     )
     return written == 1

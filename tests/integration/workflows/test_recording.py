@@ -46,7 +46,7 @@ async def taken(db: Database, noop: Workflow[Order, None], tenant: UUID, fence: 
     handle = await noop.start(Order(), tenant=tenant)
     async with db.system_tx() as tx:
         await tx.execute("update backstay.run set state = 'running', fence = %s where id = %s", [fence, handle.id])
-    return Taken(tenant, handle.id, "noop", "1", PRINCIPAL, "{}", fence, 1)
+    return Taken(tenant, handle.id, "noop", "1", None, None, None, None, PRINCIPAL, "{}", fence, 1)
 
 
 async def steps(db: Database, run: Taken) -> list[tuple[object, ...]]:
