@@ -10,6 +10,7 @@ run goes on
             `restarted` makes void what was shown.
 """
 
+from .consent import Consent
 from .context import ToolContext
 from .errors import (
     AgentNotFound,
@@ -32,6 +33,7 @@ __all__ = [
     "Answer",
     "AnswerNotFound",
     "Ask",
+    "Consent",
     "DeadlinePassed",
     "LoopDetected",
     "OutputInvalid",

@@ -27,14 +27,25 @@ class Hands:
         self._db, self._audit, self._output = db, audit, output
 
     async def use(
-        self, by: Principal, run: UUID, offer: Offer, call: Call, model_call: UUID | None, idempotency_key: str
+        self,
+        by: Principal,
+        run: UUID,
+        offer: Offer,
+        call: Call,
+        model_call: UUID | None,
+        approval: UUID | None,
+        idempotency_key: str,
     ) -> Result:
-        """Calls the tool. The audit entry that it begins is committed before, the one with its result after.
+        """Calls the tool; `approval` is the one that allowed it.
+
+        The audit entry that it begins is committed before, the one with its result after.
 
         Raises:
             What the tool raises, other than ToolError: the step is tried again.
         """
-        await self._record(by, run, call, model_call, "tool.call.started", payload={"arguments": call.arguments})
+        await self._record(
+            by, run, call, model_call, "tool.call.started", {"arguments": call.arguments}, approval=approval
+        )
         context = ToolContext(by, run, idempotency_key, model_call)
         try:
             result = Result(outcome="ok", text=await offer.call(context, call.arguments))
@@ -63,7 +74,7 @@ class Hands:
     ) -> Result:
         told = {**(payload or {}), "result": result.text}
         action = "tool.call.finished" if payload is None else "tool.call.refused"
-        await self._record(by, run, call, model_call, action, payload=told, outcome=result.outcome)
+        await self._record(by, run, call, model_call, action, told, outcome=result.outcome)
         shown = {
             "id": call.id,
             "name": call.name,
@@ -80,9 +91,10 @@ class Hands:
         call: Call,
         model_call: UUID | None,
         action: str,
-        *,
         payload: Mapping[str, Any],
+        *,
         outcome: str = "ok",
+        approval: UUID | None = None,
     ) -> None:
         async with self._db.tenant_tx(by.tenant) as tx:
             await self._audit.record(
@@ -93,6 +105,6 @@ class Hands:
                 outcome=outcome,
                 run=run,
                 call=model_call,
-                metadata={"call": call.id},
+                metadata={"call": call.id, **({"approval": approval} if approval else {})},
                 payload=payload,
             )

@@ -108,7 +108,7 @@ class AgentView(BaseModel):
                 name=tool.name,
                 description=tool.description,
                 parameters=tool.schema,
-                requires_approval=tool.requires_approval,
+                requires_approval=tool.consent is not None,
             )
             for tool in agent.tools
         ]

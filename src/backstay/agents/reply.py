@@ -2,12 +2,14 @@
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import UUID
 
+import orjson
 from pydantic import ValidationError
 
 from ..jobs import Cancel
-from ..workflows import Run, StepFailed
+from ..workflows import Decision, Run, StepFailed
 from .errors import OutputInvalid
 from .limits import Meter
 from .signature import BadArguments
@@ -63,16 +65,63 @@ class Reply(Generic[O]):
         return turn
 
     async def _work(self, turn: Turn) -> list[Result]:
-        """The calls of one turn, together; each is a step of its own."""
+        """The calls of one turn, together; each is a step of its own. Those that need it wait for a human first."""
         names = [f"tool:{call.name[:64]}:{self.meter.step()}" for call in turn.calls]
-        return await asyncio.gather(*map(self._call, turn.calls, [turn] * len(names), names))
+        refused = [self._refusal(call) for call in turn.calls]
+        await self._announce([call for call, reason in zip(turn.calls, refused, strict=True) if reason is None])
+        # Steps take their places in the order of the calls: first all that begin now, then all that were decided about.
+        first = await asyncio.gather(*map(self._begin, turn.calls, [turn] * len(names), names, refused))
+        return await asyncio.gather(*map(self._end, turn.calls, [turn] * len(names), names, first))
 
-    async def _call(self, call: Call, turn: Turn, name: str) -> Result:
-        run, hands = self._run, self._agent.means.hands
-        refused = self._refusal(call)
+    async def _announce(self, calls: list[Call]) -> None:
+        """Tells the stream, once, which calls a human is to decide about."""
+        run, output = self._run, self._agent.means.output
+        asked = [call for call in calls if self._tools[call.name].consent is not None]
+        if asked:
+            tell = partial(output.ask, by=run.by, run=run.id, agent=self._agent.name, calls=asked)
+            await run.transaction(tell, name=f"ask:{self.meter.steps}")
+
+    async def _begin(self, call: Call, turn: Turn, name: str, refused: Result | None) -> Result | Decision[Any]:
         if refused is not None:
-            return await run.step(partial(hands.refuse, run.by, run.id, call, turn.call, refused), name=name)
-        use = partial(hands.use, run.by, run.id, self._tools[call.name], call, turn.call)
+            return await self._refuse(call, turn, name, refused)
+        consent = self._tools[call.name].consent
+        if consent is None:
+            return await self._use(call, turn, name)
+        return await self._run.approve(
+            orjson.loads(call.arguments or "{}"),
+            title=f"{self._agent.name}: {call.name}",
+            timeout=consent.timeout,
+            default=consent.default,
+            role=consent.role,
+            permission=consent.permission,
+            about={"call": str(turn.call), "tool_call": call.id, "tool": call.name, "agent": self._agent.name},
+        )
+
+    async def _end(self, call: Call, turn: Turn, name: str, first: Result | Decision[Any]) -> Result:
+        if isinstance(first, Result):
+            return first
+        reason = f" The reason: {first.reason}" if first.reason else ""
+        if not first.approved:
+            who = "Nobody allowed this call in time." if first.expired else "A human denied this call."
+            return await self._refuse(call, turn, name, Result(outcome="denied", text=who + reason))
+        if not first.edited:
+            return await self._use(call, turn, name, first.approval)
+        edited = call.model_copy(update={"arguments": orjson.dumps(first.request).decode()})
+        note = f"A human changed the arguments to {edited.arguments} before the call.{reason}\n"
+        wrong = self._refusal(edited)
+        if wrong is not None:
+            return await self._refuse(edited, turn, name, Result(outcome="invalid", text=note + wrong.text))
+        result = await self._use(edited, turn, name, first.approval)
+        return result.model_copy(update={"text": note + result.text})
+
+    async def _refuse(self, call: Call, turn: Turn, name: str, result: Result) -> Result:
+        run, hands = self._run, self._agent.means.hands
+        told: Result = await run.step(partial(hands.refuse, run.by, run.id, call, turn.call, result), name=name)
+        return told
+
+    async def _use(self, call: Call, turn: Turn, name: str, approval: UUID | None = None) -> Result:
+        run, hands = self._run, self._agent.means.hands
+        use = partial(hands.use, run.by, run.id, self._tools[call.name], call, turn.call, approval)
         try:
             result: Result = await run.step(use, name=name)
         except StepFailed as failure:

@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
-
-import orjson
 
 from ..gateway import Gateway, GatewayError, ProviderFailed, ProviderRefused, RateLimited
 from ..jobs import Discard, Snooze
@@ -16,11 +14,10 @@ from ..kernel.principal import Principal
 from ..streams import ProducerFenced, StreamEnded, StreamExpired, Streams, StreamWriter
 from .draft import Draft
 from .models import stream_of
-from .texts import bounded
-from .turn import Call, Turn
+from .output import call_told
+from .turn import Turn
 
 _USAGE = {"input_tokens", "output_tokens", "cost"}
-_MOST_ARGUMENTS = 32_000  # characters of a call's arguments that an event tells
 
 
 class Speaker:
@@ -60,7 +57,7 @@ class Speaker:
                 whole = await _until_cancelled(out, self._fill(draft, by, run, feature, request, key, out))
                 turn = await self._turn(by, draft, whole)
                 for call in turn.calls:
-                    await out.write("tool.call", _told(call))
+                    await out.write("tool.call", call_told(call))
                 await out.write("usage", turn.model_dump(mode="json", include=_USAGE))
                 return turn
         except (StreamEnded, StreamExpired, ProducerFenced):
@@ -129,11 +126,3 @@ def _hopeless(error: GatewayError) -> bool:
     if isinstance(error, RateLimited):
         return error.headers["x-should-retry"] != "true"  # who asked does not wait for hours
     return not isinstance(error, ProviderFailed)
-
-
-def _told(call: Call) -> dict[str, Any]:
-    """The call as an event: arguments as an object where they are one, and none too large."""
-    arguments: Any = bounded(call.arguments, _MOST_ARGUMENTS)
-    with suppress(orjson.JSONDecodeError):
-        arguments = orjson.loads(arguments or "{}")
-    return {"id": call.id, "name": call.name, "arguments": arguments}

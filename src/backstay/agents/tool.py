@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError
 
 from ..kernel.errors import ConfigurationError
 from ..workflows.encoding import name_of
+from .consent import Consent, consent_of
 from .context import ToolContext
 from .errors import ToolError
 from .signature import KEY, Signature
@@ -30,7 +31,7 @@ class Offer(Protocol):
     name: str
     description: str
     schema: dict[str, Any]
-    requires_approval: bool
+    consent: Consent | None
 
     def check(self, arguments: str) -> None: ...
 
@@ -46,7 +47,7 @@ class Tool(Generic[P, R]):
         *,
         name: str | None = None,
         description: str | None = None,
-        requires_approval: bool = False,
+        requires_approval: bool | Consent = False,
         max_result: int = MAX_RESULT,
     ) -> None:
         self.function = function
@@ -58,7 +59,8 @@ class Tool(Generic[P, R]):
             )
         if max_result < 1:
             raise ConfigurationError(f"max_result of the tool {self.name} must be a number of characters, at least 1")
-        self.requires_approval, self.max_result = requires_approval, max_result
+        self.consent = consent_of(requires_approval)
+        self.max_result = max_result
         self._signature = Signature(function, self.name)
         self.description = description if description is not None else self._signature.description
         self.schema = self._signature.schema

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ..kernel.errors import ConfigurationError
+from .consent import Consent
 from .tool import MAX_RESULT, Offer, Tool
 
 P = ParamSpec("P")
@@ -29,7 +30,7 @@ class Toolbox:
         *,
         name: str | None = None,
         description: str | None = None,
-        requires_approval: bool = False,
+        requires_approval: bool | Consent = False,
         max_result: int = MAX_RESULT,
     ) -> Tool[P, R]: ...
     @overload
@@ -39,7 +40,7 @@ class Toolbox:
         *,
         name: str | None = None,
         description: str | None = None,
-        requires_approval: bool = False,
+        requires_approval: bool | Consent = False,
         max_result: int = MAX_RESULT,
     ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
     def tool(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -48,7 +49,7 @@ class Toolbox:
         Its parameters are what the model may hand in, checked strictly by their annotations; the docstring describes
         them (`Args:`). It may be async or not. What it returns goes to the model as text or JSON, at most `max_result`
         characters of it. A parameter `idempotency_key` or of the type ToolContext is filled by Backstay.
-        `requires_approval`: a human decides about each call.
+        `requires_approval`: a human decides about each call; a Consent says who, and what holds when nobody does.
 
         Raises:
             ConfigurationError: the name is taken or no name for a tool, or a parameter has no usable type.

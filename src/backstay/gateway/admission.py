@@ -20,7 +20,7 @@ from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Unavailable
 from . import entries, notices, store
-from .errors import GatewayError
+from .errors import BudgetExceeded, GatewayError
 from .expectation import Expectation
 from .models import Admitted, OutputKind, Reservation, Settlement
 from .terms import Unit
@@ -127,8 +127,9 @@ class Admission:
             bounds = _by_subject(await store.windows(tx, subjects, now))
             batch = _Batch([], [], [], [])
             for call in calls:
+                closed = next((run for run in call.tags.purses if not bounds.get(_purse(call, run))), None)
                 windows = [window for subject in call.scopes() for window in bounds.get(subject, ())]
-                results.append(batch.decide(call, windows, now))
+                results.append(batch.decide(call, windows, now) if closed is None else batch.shut(call, closed))
             await self._audit.record_many(tx, batch.entries)
             if batch.admitted:
                 await store.admit(tx, self._process, batch.admitted, batch.holds, batch.requests)
@@ -200,6 +201,11 @@ class _Batch:
     requests: list[Window]
     entries: list[NewEntry]
 
+    def shut(self, call: Reservation, run: UUID) -> GatewayError:
+        """Refuses a call for a run whose budget is gone: nothing would bound it any more."""
+        self.entries.append(entries.closed(call, run))
+        return BudgetExceeded(f"the budget of the run {run} is closed: it has ended, and with it what it may spend")
+
     def decide(self, call: Reservation, windows: Sequence[Window], now: datetime) -> Admitted | GatewayError:
         """Takes what `call` needs from all of `windows`, or nothing when one of them refuses."""
         needs: Needs = {Unit.USD: call.reserve, Unit.TOKENS: call.tokens, Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
@@ -245,6 +251,10 @@ def _by_subject(windows: Sequence[Window]) -> dict[tuple[UUID, str, str], list[W
     for window in windows:
         found.setdefault((window.tenant_id, window.scope, window.subject), []).append(window)
     return found
+
+
+def _purse(call: Reservation, run: UUID) -> tuple[UUID, str, str]:
+    return call.tags.tenant, "run", str(run)
 
 
 def _keys(calls: Iterable[Admitted]) -> set[WindowKey]:

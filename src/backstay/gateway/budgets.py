@@ -2,13 +2,16 @@
 
 from decimal import Decimal
 from typing import Literal
+from uuid import UUID
 
 from pydantic import TypeAdapter
 
 from ..audit import Audit
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
+from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
+from . import store
 from .allowance import Allowance
 from .bounds import WRITE, Bounds
 from .terms import Bound, Budget, BudgetExists, BudgetNotFound, NewBudget, Period, Scope, Unit, Usd
@@ -60,6 +63,31 @@ class Budgets(Bounds[Budget]):
                     same = bound.limit == allowance.limit
                     return bound if same else await self.change(by, bound.id, allowance.limit, tx=tx)
             return await self.create(by, scope, subject, allowance.limit, allowance.window, tx=tx)
+
+    async def open_purse(self, tx: Tx, by: Principal, run: UUID, allowance: Allowance) -> None:
+        """What a run and its children may spend, until `close_purse`.
+
+        Raises:
+            ConfigurationError: the allowance is for a window; a run's is in total.
+        """
+        if allowance.window is not Period.TOTAL:
+            raise ConfigurationError(f"the budget of a run is in total, not for a {allowance.window}: write `0.50 USD`")
+        purse = NewBudget.model_construct(
+            scope=Scope.RUN, subject=str(run), limit=allowance.limit, window=Period.TOTAL, hard=True
+        )
+        await self._add(by, purse, tx, hard=True)
+
+    async def close_purse(self, tx: Tx, tenant: UUID, run: UUID) -> None:
+        """The run has ended: calls for it and its children are refused from now on. Nothing when it had no budget."""
+        closed = await store.close_purse(tx, tenant, run)
+        if closed is not None:
+            facts = {
+                "limit": str(closed.amount),
+                "spent": str(closed.spent),
+                "held": str(closed.held),
+            }
+            by = Principal.system(tenant, "gateway")
+            await self._audit.record(tx, by, "budget.closed", f"budget:{closed.id}", run=run, metadata=facts)
 
 
 def _budget(bound: Bound) -> Budget:

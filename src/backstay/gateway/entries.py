@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from ..audit import NewEntry
 from .models import Reservation, Settlement
@@ -35,6 +36,12 @@ def refused(call: Reservation, by: Window) -> NewEntry:
         "reserve": str(call.reserve),
         "reserve_tokens": call.tokens,
     }
+    return _entry(call, "model.call.refused", call.at, outcome="refused", metadata=metadata)
+
+
+def closed(call: Reservation, run: UUID) -> NewEntry:
+    """The budget of a run bounds the call, and there is none any more."""
+    metadata = {"feature": call.tags.feature, "run": run, "unit": "usd", "reserve": str(call.reserve)}
     return _entry(call, "model.call.refused", call.at, outcome="refused", metadata=metadata)
 
 

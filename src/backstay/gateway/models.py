@@ -44,7 +44,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Who a call is for; budgets, limits and spend are counted along these."""
+    """Who a call is for; budgets, limits and spend are counted along these. `purses` as in Principal."""
 
     tenant: UUID
     principal: UUID
@@ -54,6 +54,7 @@ class Tags:
     key: UUID | None = None
     run: UUID | None = None
     idempotency: str | None = None
+    purses: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Reservation:
         ]
         models = dict.fromkeys([f"{self.provider}:{self.model}", *self.models, *([self.route] if self.route else [])])
         found += [(tags.tenant, "model", model) for model in models]
+        found += [(tags.tenant, "run", str(run)) for run in tags.purses]
         if tags.key is not None:
             found.append((tags.tenant, "key", str(tags.key)))
         if tags.user is not None:

@@ -281,6 +281,15 @@ select id from changed;
 -- A budget or limit and its windows. Calls that hold from it go on, bounded by it no longer.
 delete from backstay.budget where tenant_id = %(tenant_id)s and id = %(id)s and unit = any (%(units)s);
 
+-- name: close_purse
+-- Removes the budget of a run and tells what had become of it.
+with gone as (
+    delete from backstay.budget
+    where tenant_id = %(tenant_id)s and scope = 'run' and subject = %(run_id)s::uuid::text
+    returning tenant_id, id, amount)
+select g.id, g.amount, coalesce(w.spent, 0) as spent, coalesce(w.held, 0) as held
+from gone g left join backstay.budget_window w on w.tenant_id = g.tenant_id and w.budget_id = g.id;
+
 -- name: spend
 -- What each feature, user, key, model or day used and cost, by the filters that are not null; dearest first, or the
 -- newest day first.

@@ -262,6 +262,7 @@ class Gateway:
                 key=by.key,
                 run=run,
                 idempotency=idempotency,
+                purses=by.purses,
             ),
             written=written,
             hour=raw is None or _AN_HOUR in raw,

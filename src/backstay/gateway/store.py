@@ -24,7 +24,7 @@ from .models import (
     SpendFilter,
     SpendRow,
 )
-from .terms import Bound, NewBudget, NewLimit, Unit
+from .terms import Bound, NewBudget, NewLimit, Purse, Unit
 from .windows import Taken, Window, WindowKey
 
 _queries = sql.load(__package__)
@@ -295,6 +295,10 @@ async def add_budget(tx: Tx, tenant: UUID, id: UUID, new: NewBudget | NewLimit, 
         now=now,
     )
     return added is not None
+
+
+async def close_purse(tx: Tx, tenant: UUID, run: UUID) -> Purse | None:
+    return await _queries.close_purse.maybe(tx, Purse, tenant_id=tenant, run_id=run)
 
 
 async def budgets(

@@ -13,13 +13,15 @@ from ..kernel.errors import Conflict, NotFound
 
 
 class Scope(StrEnum):
-    """What is bounded. The subject is nothing, a key's id, a user tag, a feature tag, or `provider:model`."""
+    """What is bounded. The subject is nothing, a key's id, a user tag, a feature tag, `provider:model`, or a run's id:
+    the budget that a run was started with, for all that it and its children spend."""
 
     TENANT = "tenant"
     KEY = "key"
     USER = "user"
     FEATURE = "feature"
     MODEL = "model"
+    RUN = "run"
 
 
 class Period(StrEnum):
@@ -114,6 +116,16 @@ class Bound:
     held: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """What a run had to spend, when it ended. `held`: by calls that were under way."""
+
+    id: UUID
+    amount: Decimal
+    spent: Decimal
+    held: Decimal
+
+
 class _Bounded(BaseModel):
     """Whom a budget or a limit is for."""
 
@@ -130,6 +142,8 @@ class _Bounded(BaseModel):
             raise ValueError("the scope `tenant` has no subject, every other scope needs one")
         if self.subject is not None and (not self.subject or "\x00" in self.subject):
             raise ValueError("the subject must be a text without NUL characters")
+        if self.scope is Scope.RUN:
+            raise ValueError("a run gets its budget when it is started: hand in `budget` there")
         return self
 
 

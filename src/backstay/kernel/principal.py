@@ -14,7 +14,7 @@ class Principal:
     """A caller after authentication: a person, a program with an API key, or one of our own loops.
 
     `permissions` holds names such as `jobs:write`, `jobs:*` for a whole room, or `*` for everything. `role` is where
-    they come from; None for our own loops.
+    they come from; None for our own loops. `purses`: the runs whose budgets bind what it spends.
     """
 
     tenant: UUID
@@ -24,6 +24,7 @@ class Principal:
     key: UUID | None = None
     feature: str | None = None
     role: str | None = None
+    purses: tuple[UUID, ...] = ()
 
     @classmethod
     def system(cls, tenant: UUID, name: str) -> "Principal":
