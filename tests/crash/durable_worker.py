@@ -145,7 +145,10 @@ async def work(url: str, lease: float, outside: Path) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Database(url, config) as db:
-        jobs, _, _ = build(db, config, outside, clock)
+        from correspondence import correspond  # beside this file, where only a script finds it
+
+        jobs, workflows, _ = build(db, config, outside, clock)
+        correspond(workflows)
         await jobs.worker(concurrency=8).run(stop)
 
 

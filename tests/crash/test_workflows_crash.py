@@ -123,7 +123,7 @@ async def decide(db: Database, workflows: Workflows, tenant: UUID) -> None:
 
 
 async def unfinished(db: Database) -> int:
-    return (await rows(db, "select count(*) from backstay.run where state in ('pending', 'running')"))[0][0]
+    return (await rows(db, "select count(*) from backstay.run where state in ('pending', 'running', 'waiting')"))[0][0]
 
 
 async def verify(db: Database, outside: Path, cut: int, seed: int) -> None:

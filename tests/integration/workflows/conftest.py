@@ -51,4 +51,4 @@ async def effects(database_url: str) -> None:
 
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await connection.execute("create table public.effect (run text, step int)")
-        await connection.execute("grant all on public.effect to backstay_app")
+        await connection.execute("grant all on public.effect to backstay_app, backstay_system")
