@@ -79,7 +79,7 @@ class App:
             self.db, self.clock, self.vault, self.audit, self.events, self.settings, cache=self.cache
         )
         self.catalog = self.gateway.catalog
-        self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events)
+        self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events, self.gateway.budgets)
         self.approvals = self.workflows.approvals
         self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
         limits = {model: BatchLimit(**given) for model, given in self.settings.embed_batches.items()}

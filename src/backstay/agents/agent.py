@@ -97,11 +97,12 @@ class Agent(Generic[O]):
         key: str | UUID | None = None,
         tenant: UUID | None = None,
         by: Principal | None = None,
+        budget: str | None = None,
         tx: Tx | None = None,
     ) -> AgentRun:
         """Starts a run of its own that answers `text`; in `tx` when given: it exists if and only if that commits.
 
-        `history` as in `reply`. `key`, `tenant` and `by` as in `Workflow.start`.
+        `history` as in `reply`. `key`, `tenant`, `by` and `budget` (`0.50 USD`) as in `Workflow.start`.
 
         Raises:
             BadRequest: the history is no conversation. ConfigurationError: nothing says which tenant it is for.
@@ -112,7 +113,7 @@ class Agent(Generic[O]):
             handle = await self._workflow.start(prompt, key=key)  # says what is missing
         else:
             async with self.means.db.join(tx, whose) as tx:
-                handle = await self._workflow.start(prompt, key=key, tenant=whose, by=by, tx=tx)
+                handle = await self._workflow.start(prompt, key=key, tenant=whose, by=by, budget=budget, tx=tx)
                 await self.means.output.open(handle.by, handle.id, tx)
         return AgentRun(handle, stream_of(handle.id))
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Router, service
+from ..workflows.models import BUDGET
 from .agent import Agent, AgentRun
 from .errors import AgentNotFound
 from .models import Answer, AnswerNotFound, Ask, Question
@@ -126,6 +127,9 @@ class NewAgentRun(BaseModel):
     key: str | None = Field(
         None, min_length=1, max_length=500, description="A second start with the same key returns the first run."
     )
+    budget: str | None = Field(
+        None, pattern=BUDGET, description="What it and its children may spend, such as `0.50 USD`."
+    )
 
 
 class AgentRunView(BaseModel):
@@ -155,7 +159,8 @@ async def index(by: Caller, agents: Service) -> list[AgentView]:
 @router.post("/{name}/runs", permission="runs:write", status=202, errors=[AgentNotFound])
 async def start(name: str, body: NewAgentRun, by: Caller, tx: Tx, agents: Service) -> AgentRunView:
     """Have an agent answer. The run acts for the caller; what it says streams meanwhile."""
-    started = await agents.roster.find(name).start(body.text, history=body.history, key=body.key, by=by, tx=tx)
+    agent = agents.roster.find(name)
+    started = await agent.start(body.text, history=body.history, key=body.key, by=by, budget=body.budget, tx=tx)
     return AgentRunView.of(started)
 
 

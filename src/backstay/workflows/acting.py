@@ -15,6 +15,7 @@ def stored(by: Principal) -> dict[str, Any]:
         "key": None if by.key is None else str(by.key),
         "feature": by.feature,
         "role": by.role,
+        "purses": [str(run) for run in by.purses],
     }
 
 
@@ -28,4 +29,5 @@ def acting(tenant: UUID, principal: Mapping[str, Any]) -> Principal:
         key=UUID(principal["key"]) if principal.get("key") else None,
         feature=principal.get("feature"),
         role=principal.get("role"),
+        purses=tuple(map(UUID, principal.get("purses", ()))),
     )

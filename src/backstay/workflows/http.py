@@ -34,7 +34,9 @@ Service = Annotated[Workflows, service("workflows")]
 @router.post("", permission="runs:write", status=201, errors=[UnknownWorkflow, RunInputInvalid])
 async def start(body: NewRun, by: Caller, tx: Tx, workflows: Service) -> RunDetail:
     """Start a run of a registered workflow. A second start with the same `key` returns the first run."""
-    return await workflows.start_raw(body.workflow, body.input, by=by, key=body.key, deadline=body.deadline, tx=tx)
+    return await workflows.start_raw(
+        body.workflow, body.input, by=by, key=body.key, deadline=body.deadline, budget=body.budget, tx=tx
+    )
 
 
 @router.get("", permission="runs:read")

@@ -12,6 +12,8 @@ from ..kernel.errors import BackstayError, Conflict, Invalid, NotFound
 from ..kernel.principal import Principal
 from .acting import acting
 
+BUDGET = r"^\d{1,9}(\.\d{1,8})? USD$"
+
 
 class RunState(StrEnum):
     """pending → running ⇄ waiting → completed | failed | cancelled | nondeterministic."""
@@ -264,6 +266,9 @@ class NewRun(BaseModel):
         None, min_length=1, max_length=500, description="A second start with the same key returns the first run."
     )
     deadline: datetime | None = Field(None, description="A run that has not ended by then is cancelled.")
+    budget: str | None = Field(
+        None, pattern=BUDGET, description="What it and its children may spend, such as `0.50 USD`."
+    )
 
 
 class Cancelling(BaseModel):

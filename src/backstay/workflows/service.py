@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..audit import Audit
 from ..events import Events
+from ..gateway import Budgets
 from ..jobs import Jobs, Retry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
@@ -34,6 +35,7 @@ from .models import (
     RunView,
     UnknownWorkflow,
 )
+from .purses import Purses, within
 from .recorder import Recorder
 from .resuming import Resumption
 from .run import Run
@@ -47,7 +49,10 @@ _FINISHED_POLL = 1.0
 class Workflows:
     """The registered workflows of a process, and their runs."""
 
-    def __init__(self, db: Database, clock: Clock, jobs: Jobs, audit: Audit, events: Events) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, jobs: Jobs, audit: Audit, events: Events, budgets: Budgets | None = None
+    ) -> None:
+        self._purses = Purses(budgets)
         self._db, self._clock, self._jobs, self._audit, self._events = db, clock, jobs, audit, events
         self._registered: dict[tuple[str, str], Workflow[Any, Any]] = {}
         self._newest: dict[str, Workflow[Any, Any]] = {}
@@ -58,6 +63,7 @@ class Workflows:
         self._endings = Endings(db, clock, self._wakes, self.approvals, audit, events)
         self.cancellations = Cancellations(db, clock, jobs, self._wakes, self._endings, audit, events)
         self._around = Around(self.approvals, self.signals, self.start_with, events)
+        self.at_end(self._purses.close)
         Resumption(
             db,
             clock,
@@ -148,6 +154,7 @@ class Workflows:
         tenant: UUID | None = None,
         by: Principal | None = None,
         deadline: datetime | timedelta | None = None,
+        budget: str | None = None,
         parent: tuple[UUID, int] | None = None,
         tx: Tx | None = None,
     ) -> RunHandle:
@@ -166,13 +173,15 @@ class Workflows:
                 workflow=workflow.name,
                 version=workflow.version,
                 key=known_as,
-                principal=stored(by),
+                principal=stored(by if budget is None else within(by, id)),
                 input=text,
                 parent=parent,
                 deadline=workflow.deadline_of(deadline, now),
                 now=now,
             ):
                 return RunHandle(await store.run_with_key(tx, whose, workflow.name, str(known_as)), by, self)
+            if budget is not None:
+                await self._purses.open(tx, by, id, budget)
             await self._wakes.wake(tx, whose, id)
             about = {"workflow": workflow.name, "version": workflow.version}
             await self._audit.record(tx, by, "run.started", f"run:{id}", run=id, metadata=about)
@@ -187,6 +196,7 @@ class Workflows:
         by: Principal,
         key: str | None = None,
         deadline: datetime | timedelta | None = None,
+        budget: str | None = None,
         tx: Tx | None = None,
     ) -> RunDetail:
         """Starts a run of the newest version with input that comes from outside.
@@ -203,7 +213,7 @@ class Workflows:
         except ValidationError as error:
             raise _wrong_input(name, error) from None
         async with self._db.join(tx, by.tenant) as tx:
-            handle = await self.start_with(workflow, model, key=key, by=by, deadline=deadline, tx=tx)
+            handle = await self.start_with(workflow, model, key=key, by=by, deadline=deadline, budget=budget, tx=tx)
             return await self.get(by, handle.id, tx=tx)
 
     async def get(self, by: Principal, id: UUID, *, tx: Tx | None = None) -> RunDetail:

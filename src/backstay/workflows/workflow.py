@@ -53,6 +53,7 @@ class Workflow(Generic[I, O]):
         tenant: UUID | None = None,
         by: Principal | None = None,
         deadline: datetime | timedelta | None = None,
+        budget: str | None = None,
         tx: Tx | None = None,
     ) -> "RunHandle":
         """Starts a run of this version, in `tx` when given: it exists if and only if that commits.
@@ -63,11 +64,17 @@ class Workflow(Generic[I, O]):
         A run that has not ended by `deadline`, a moment or a time from now, is cancelled, whatever it does or waits
         for. The workflow's own deadline holds when it is earlier.
 
+        `budget`, such as `0.50 USD`, binds every model call that is made as `run.by`, of this run and its children
+        together: one that does not fit is refused with BudgetExceeded (402). It is closed when the run ends.
+
         Raises:
-            ConfigurationError: none of `tenant`, `by` and `tx` says which tenant it is for.
+            ConfigurationError: none of `tenant`, `by` and `tx` says which tenant it is for, or the budget is not
+                written so.
             RunInputInvalid: the deadline has no time zone.
         """
-        return await self._workflows.start_with(self, input, key=key, tenant=tenant, by=by, deadline=deadline, tx=tx)
+        return await self._workflows.start_with(
+            self, input, key=key, tenant=tenant, by=by, deadline=deadline, budget=budget, tx=tx
+        )
 
     def deadline_of(self, given: datetime | timedelta | None, now: datetime) -> datetime | None:
         """When a run that starts `now` is to have ended."""
