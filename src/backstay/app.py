@@ -14,7 +14,7 @@ from uuid import UUID
 from .agents import Agents
 from .audit import Audit
 from .auth import Auth, IssuedKey
-from .builtin import EmailJob, HttpJob, Results
+from .builtin import EmailJob, HttpJob, ReportJob, Results
 from .content import BatchLimit, Content
 from .events import Events
 from .gateway import Allowance, Gateway
@@ -91,6 +91,9 @@ class App:
         self.results = Results(self.db, self.clock)
         self.http = HttpJob(self.jobs, self.settings, self.vault, self.audit, self.events, self.results)
         self.email = EmailJob(self.jobs, self.clock, self.settings, self.vault, self.audit, self.events, self.results)
+        self.reports = ReportJob(
+            self.jobs, self.db, self.clock, self.vault, self.audit, self.events, self.results, self.email
+        )
 
         self.tool = self.agents.tools.tool
         self.agent = self.agents.roster.agent

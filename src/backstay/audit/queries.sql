@@ -60,3 +60,11 @@ where s.tenant_id = %(tenant_id)s and s.action = 'model.call.started' and s.call
     where f.tenant_id = s.tenant_id and f.call_id = s.call_id and f.action <> 'model.call.started'
       and f.action like 'model.call.%%')
 order by s.id limit %(limit)s;
+
+-- name: span
+-- Every entry of a span of time, oldest first.
+select id, at, actor_id, actor, action, resource, outcome, run_id, call_id, metadata,
+       payload_hash is not null as has_payload
+from backstay.audit_entry
+where tenant_id = %(tenant_id)s and at >= %(since)s::timestamptz and at < %(until)s::timestamptz
+order by at, id;

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -91,6 +92,10 @@ class Audit:
             return await store.entries(
                 tx, by.tenant, after, limit, action=action, resource=resource, run=run, call=call
             )
+
+    def span(self, tx: Tx, tenant: UUID, since: datetime, until: datetime) -> AsyncGenerator[Entry, None]:
+        """Every entry from `since` until before `until`, oldest first, while `tx` stays open; few are in memory."""
+        return store.span(tx, tenant, since, until)
 
     async def payload(self, by: Principal, entry: UUID) -> dict[str, Any]:
         """The decrypted payload of an entry. Reading it is an entry too.

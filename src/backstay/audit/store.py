@@ -1,7 +1,7 @@
 """Rows in, models out: one function per query, no decisions."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -92,3 +92,7 @@ async def payload(tx: Tx, tenant: UUID, entry: UUID) -> SealedPayload | None:
 
 async def unmatched_calls(tx: Tx, tenant: UUID, limit: int) -> list[dict[str, Any]]:
     return await _queries.unmatched_calls.all(tx, dict, tenant_id=tenant, limit=limit)
+
+
+def span(tx: Tx, tenant: UUID, since: datetime, until: datetime) -> AsyncGenerator[Entry, None]:
+    return _queries.span.stream(tx, Entry, tenant_id=tenant, since=since, until=until)

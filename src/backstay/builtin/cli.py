@@ -5,11 +5,12 @@ import mimetypes
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 
 from ..audit import Audit
@@ -20,6 +21,8 @@ from ..kernel.cli import Base, Command, Json, out, print_json
 from ..kernel.principal import Principal
 from .calls import HttpJob
 from .emails import EmailJob
+from .report import NewReport
+from .reports import ReportJob
 from .results import Results
 
 commands = typer.Typer(help="Built-in jobs, and what they have left.", no_args_is_help=True)
@@ -30,6 +33,7 @@ Id = Annotated[UUID, typer.Argument(help="The job's id.")]
 class _Room:
     jobs: Jobs
     results: Results
+    reports: ReportJob
 
 
 @Command
@@ -37,8 +41,9 @@ async def _with_room(base: Base) -> AsyncIterator[tuple[_Room, Principal]]:
     audit, events = Audit(base.db, base.clock, base.vault), Events(base.db, base.clock)
     jobs, results = Jobs(base.db, base.clock, base.settings), Results(base.db, base.clock)
     HttpJob(jobs, base.settings, base.vault, audit, events, results)
-    EmailJob(jobs, base.clock, base.settings, base.vault, audit, events, results)
-    yield _Room(jobs, results), await Auth(base.db, base.clock, base.vault, audit).operator()
+    mails = EmailJob(jobs, base.clock, base.settings, base.vault, audit, events, results)
+    reports = ReportJob(jobs, base.db, base.clock, base.vault, audit, events, results, mails)
+    yield _Room(jobs, results, reports), await Auth(base.db, base.clock, base.vault, audit).operator()
 
 
 @commands.command()
@@ -80,6 +85,23 @@ def email(
             "attachments": [_file(path) for path in attach or ()],
         },
     )
+
+
+@commands.command()
+def report(
+    kind: Annotated[Literal["spend", "audit"], typer.Argument(help="spend or audit.")] = "spend",
+    by: Annotated[list[str] | None, typer.Option(help="day, feature, user or model; may be repeated.")] = None,
+    days: Annotated[int, typer.Option(help="How many days back.")] = 30,
+    format: Annotated[Literal["csv", "html"], typer.Option(help="csv or html.")] = "html",
+    email: Annotated[list[str] | None, typer.Option(help="Who gets it by mail; may be repeated.")] = None,
+) -> None:
+    """Have a worker write a report. `backstay builtin file` then saves it."""
+    asked = {"kind": kind, "by": by or ["feature", "model"], "days": days, "format": format, "email_to": email or []}
+    try:
+        wanted = NewReport.model_validate(asked)
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(str(item["msg"]) for item in error.errors())) from None
+    out.print(str(_with_room(lambda room, by: room.reports.enqueue(wanted, by=by))))
 
 
 @commands.command()

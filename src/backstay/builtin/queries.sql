@@ -25,3 +25,7 @@ where tenant_id = %(tenant_id)s::uuid and job_id = %(job_id)s::uuid and seq = %(
 -- name: drop_parts
 -- Takes back the pieces of a file.
 delete from backstay.job_result_part where tenant_id = %(tenant_id)s::uuid and job_id = %(job_id)s::uuid;
+
+-- name: be_patient
+-- A report may take longer than what a caller waits for.
+select set_config('statement_timeout', '15min', true);

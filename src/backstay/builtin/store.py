@@ -42,6 +42,10 @@ async def part(tx: Tx, tenant: UUID, job: UUID, seq: int) -> bytes | None:
     return body
 
 
+async def be_patient(tx: Tx) -> None:
+    await _queries.be_patient.value(tx)
+
+
 async def drop_parts(tx: Tx, tenant: UUID, job: UUID) -> None:
     await _queries.drop_parts.run(tx, tenant_id=tenant, job_id=job)
 

@@ -171,6 +171,21 @@ class SpendRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SpendLine:
+    """What one combination of those that were asked for used and cost; the others are None, and so is what a call
+    carried no tag for."""
+
+    day: str | None
+    feature: str | None
+    user: str | None
+    model: str | None
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class SpendFilter:
     """Which part of the spend is meant. `since` is part of it, `until` is not; moments without a zone are UTC."""
 

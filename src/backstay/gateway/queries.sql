@@ -335,3 +335,16 @@ from backstay.call
 where tenant_id = %(tenant_id)s and state = 'finished'
   and (%(since)s::timestamptz is null or finished_at >= %(since)s::timestamptz)
   and (%(until)s::timestamptz is null or finished_at < %(until)s::timestamptz);
+
+-- name: spend_lines
+-- As spend, by several of them at once and without an end: what is not asked for is null.
+select case when 'day' = any (%(by)s::text[]) then to_char(at at time zone 'UTC', 'YYYY-MM-DD') end as day,
+       case when 'feature' = any (%(by)s::text[]) then feature end as feature,
+       case when 'user' = any (%(by)s::text[]) then end_user end as user,
+       case when 'model' = any (%(by)s::text[]) then provider || ':' || model end as model,
+       count(distinct call_id)::bigint as calls, sum(input_tokens)::bigint as input_tokens,
+       sum(output_tokens)::bigint as output_tokens, sum(cost) as cost
+from backstay.ledger
+where tenant_id = %(tenant_id)s and at >= %(since)s::timestamptz and at < %(until)s::timestamptz
+group by 1, 2, 3, 4
+order by 1 desc nulls last, sum(cost) desc, 2, 3, 4;

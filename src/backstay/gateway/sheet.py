@@ -17,9 +17,10 @@ def spend(group: str, rows: Sequence[SpendRow]) -> str:
     sheet = csv.writer(text)
     sheet.writerow([group, "calls", "input_tokens", "output_tokens", "cost_usd"])
     for row in rows:
-        sheet.writerow([_safe(row.name or ""), row.calls, row.input_tokens, row.output_tokens, f"{row.cost:f}"])
+        sheet.writerow([safe(row.name or ""), row.calls, row.input_tokens, row.output_tokens, f"{row.cost:f}"])
     return text.getvalue()
 
 
-def _safe(cell: str) -> str:
+def safe(cell: str) -> str:
+    """The cell as a text that no spreadsheet calculates."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -1,6 +1,6 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +22,7 @@ from .models import (
     Savings,
     Settlement,
     SpendFilter,
+    SpendLine,
     SpendRow,
 )
 from .terms import Bound, NewBudget, NewLimit, Purse, Unit
@@ -364,3 +365,9 @@ def _keys(windows: Iterable[WindowKey]) -> str:
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:
     # One parameter for many rows: adapting arrays value by value costs more than the statement itself.
     return orjson.dumps(rows).decode()
+
+
+def spend_lines(
+    tx: Tx, tenant: UUID, by: Sequence[str], since: datetime, until: datetime
+) -> AsyncGenerator[SpendLine, None]:
+    return _queries.spend_lines.stream(tx, SpendLine, tenant_id=tenant, by=list(by), since=since, until=until)

@@ -6,7 +6,7 @@ written `%(name)s`. A test PREPAREs every query of every room against the migrat
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,6 +54,19 @@ class Query:
         async with tx.connection.cursor(row_factory=kwargs_row(model)) as cursor:
             await self._execute(cursor, params)
             return await cursor.fetchall()
+
+    async def stream(
+        self, tx: "Tx", model: Callable[..., T], size: int = 500, **params: Any
+    ) -> AsyncGenerator[T, None]:
+        """Every row, `size` of them in memory at a time. The transaction must stay open until the last one, and may do
+        other work meanwhile. Close it (`aclosing`) when leaving early."""
+        async with tx.connection.cursor(name=f"{self.room}_{self.name}", row_factory=kwargs_row(model)) as cursor:
+            cursor.itersize = size
+            start = time.perf_counter()
+            await cursor.execute(self._sql, params)
+            self._observe(start)
+            async for row in cursor:
+                yield row
 
     async def rows(self, tx: "Tx", **params: Any) -> list[tuple[Any, ...]]:
         """Every row as a tuple, for hot paths."""
