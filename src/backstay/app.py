@@ -16,6 +16,7 @@ from .audit import Audit
 from .auth import Auth, IssuedKey
 from .builtin import EmailJob, HttpJob, ReportJob, Results
 from .content import BatchLimit, Content
+from .content.spaces import Spaces
 from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
@@ -84,6 +85,16 @@ class App:
         self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
         limits = {model: BatchLimit(**given) for model, given in self.settings.embed_batches.items()}
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events, limits=limits)
+        self.spaces = Spaces(
+            self.db,
+            self.clock,
+            self.jobs,
+            self.gateway,
+            self.audit,
+            self.events,
+            self.content.pipeline,
+            self.content.searcher,
+        )
         self.agents = Agents(
             self.db, self.clock, self.content, self.gateway, self.workflows, self.streams, self.audit, self.events
         )

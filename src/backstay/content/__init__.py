@@ -2,7 +2,7 @@
 
 Owns        collection, content (documents), chunk, space, vec_<space> (vectors), embed_pending, embed_call, embed_pace,
             bm_term, bm_delta
-States      of a space: building → active → retired; of an embedding request: asked → answered → written | failed | lost
+States      of a space: see `spaces`; of an embedding request: asked → answered → written | failed | lost
 Guarantees  A document, its chunks, their statistics and the job that embeds them commit together, or not at all.
             Text search sees a document from its commit on; a write's latency does not depend on the embedder.
             A vector is written only where the chunk still has the text that was sent: a late answer changes nothing.

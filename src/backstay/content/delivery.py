@@ -7,6 +7,7 @@ written by compare and set. A batch that is refused is halved until the faulty c
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from math import isfinite
 from typing import Protocol
 from uuid import UUID
@@ -47,6 +48,8 @@ class Embedder(Protocol):
         internal: bool = False,
         retries: int | None = None,
     ) -> Embeddings: ...
+
+    async def embedding_cost(self, by: Principal, model: str, tokens: int, requests: int) -> Decimal: ...
 
 
 @dataclass(slots=True)
@@ -214,7 +217,9 @@ class Delivery:
         literals = await asyncio.to_thread(lambda: list(map(_literal, answer.vectors)))
         tenant = context.tenant
         async with context.transaction() as tx:
-            kept = await pipeline_store.keep_chunks(tx, tenant, batch)
+            # What this request no longer carries is another's by now, or belongs to a space that was given up.
+            carried = await pipeline_store.carried(tx, tenant, space.id, [call])
+            kept = await pipeline_store.keep_chunks(tx, tenant, batch) & set(carried)
             pairs = [(chunk, text) for chunk, text in zip(batch, literals, strict=True) if chunk.chunk_id in kept]
             good = [(chunk, text) for chunk, text in pairs if text is not None]
             if good:

@@ -77,6 +77,10 @@ class Pipeline:
         self._drain = jobs.handler(EMBED, self._run, Drain, queue="content", retry=_RETRY)
         jobs.chore(self._keep)
 
+    def limit_of(self, model: str) -> BatchLimit:
+        """What a request to the model carries at most."""
+        return self.limits.get(model, BatchLimit())
+
     async def enqueue(
         self,
         tenant: UUID,
@@ -132,7 +136,7 @@ class Pipeline:
             _log.warning("requests of an earlier attempt are lost and sent again", requests=len(lost))
         if space is None:
             raise Discard(f"there is no space {input.space} that this tenant uses")
-        progress = Progress(space, input.collection, self.limits.get(space.model, BatchLimit()))
+        progress = Progress(space, input.collection, self.limit_of(space.model))
         try:
             if await self._turn(context, progress):
                 await self.indexer.build_when_due(context.tenant, progress.space)

@@ -126,7 +126,10 @@ class Definition(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A tenant's collection as it stands, with its space (if it has an embedder) and its BM25 totals without deltas."""
+    """A tenant's collection as it stands, with its space (if it has an embedder) and its BM25 totals without deltas.
+
+    `also`: other spaces whose vectors are kept up to date; `models`: those of all its spaces, when it has changed them.
+    """
 
     name: str
     definition: Definition
@@ -136,6 +139,19 @@ class Standing:
     length: int
     created_at: datetime
     space: "Space | None"
+    also: tuple[int, ...] = ()
+    models: frozenset[str] = frozenset()
+
+    @property
+    def embedded_in(self) -> tuple[int, ...]:
+        """The spaces in which every chunk gets a vector."""
+        return self.also if self.space is None else (self.space.id, *self.also)
+
+    def fits(self, definition: Definition, by_code: bool) -> bool:
+        """Whether it is defined so. After a change of models it has the newest of them, whichever the program names."""
+        if definition.embedder in self.models:
+            definition = definition.model_copy(update={"embedder": self.definition.embedder})
+        return (self.definition, self.by_code) == (definition, by_code)
 
     @classmethod
     def of(cls, **row: Any) -> "Standing":
@@ -158,6 +174,8 @@ class Standing:
             row["length"],
             row["created_at"],
             space,
+            tuple(row["also"]),
+            frozenset(row["models"]),
         )
 
 

@@ -1,17 +1,31 @@
 -- name: collection
 -- A tenant's collection with its space.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
-       c.space_id, s.model, s.dimensions, s.indexed_at
+       c.space_id, s.model, s.dimensions, s.indexed_at,
+       array(select m.space_id from backstay.collection_space m
+             where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
+             order by m.space_id) as also,
+       array(select o.model from backstay.collection_space m join backstay.space o on o.id = m.space_id
+             where m.tenant_id = c.tenant_id and m.collection = c.name) as models
 from backstay.collection c left join backstay.space s on s.id = c.space_id
 where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text;
 
 -- name: collections
 -- A tenant's collections by name.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
-       c.space_id, s.model, s.dimensions, s.indexed_at
+       c.space_id, s.model, s.dimensions, s.indexed_at,
+       array(select m.space_id from backstay.collection_space m
+             where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
+             order by m.space_id) as also,
+       array(select o.model from backstay.collection_space m join backstay.space o on o.id = m.space_id
+             where m.tenant_id = c.tenant_id and m.collection = c.name) as models
 from backstay.collection c left join backstay.space s on s.id = c.space_id
 where c.tenant_id = %(tenant)s::uuid and (%(after)s::text is null or c.name > %(after)s::text)
 order by c.name limit %(limit)s::int;
+
+-- name: share_writes
+-- A writer of the collection is under way: its spaces stay as they are until the writer's transaction has ended.
+select pg_advisory_xact_lock_shared(hashtextextended('spaces:' || %(tenant)s::text || ':' || %(collection)s::text, 0));
 
 -- name: take_space
 -- The space of a definition, made when it is new.

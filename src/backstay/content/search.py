@@ -119,7 +119,7 @@ class Searcher:
             legs["text"] = await self._text(tx, tenant, standing.name, query, limit, where)
         stale = space is not None and await pipeline_store.has_pending(tx, tenant, space.id)
         if space is not None and vector is not None:
-            legs["vector"] = await self._nearest(tx, tenant, space, vector, limit, where)
+            legs["vector"], _ = await self.nearest(tx, tenant, space, vector, limit, where)
         order = _order(legs)
         if per_document is not None:
             order = _capped(order, legs, per_document)
@@ -143,22 +143,24 @@ class Searcher:
         weights = bm25.query_weights(wanted, totals.frequencies, totals.chunks)
         return await store.search_text(tx, tenant, collection, weights, limit, where)
 
-    async def _nearest(
+    async def nearest(
         self, tx: Tx, tenant: UUID, space: Space, vector: str, limit: int, where: Mapping[str, Any] | None
-    ) -> list[Found]:
+    ) -> tuple[list[Found], bool]:
+        """The nearest chunks, and whether the index found them: then some may be missing, else every vector was looked
+        at. Leaves settings in `tx` that suit searches only."""
         if space.indexed_at is None:
-            return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where)
+            return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where), False
         rows = await vectors_store.count(tx, space.id, tenant, self.exact_rows + 1, where)
         if rows <= self.exact_rows:
-            return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where)
+            return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where), False
         # The rarer the tenant's (or the filter's) rows, the more of the others the index has to pass over.
         needed = 4 * limit * await vectors_store.estimate(tx, space.id) // rows
         await vectors_store.tune(tx, max(_EF_SEARCH, limit), min(max(needed, _SCAN), _MOST_SCAN))
         found = await vectors_store.search_indexed(tx, space.id, tenant, vector, limit, where)
         if len(found) < limit:
             # The scan gave up before it had enough; there are enough, as the count says.
-            return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where)
-        return found
+            return await vectors_store.search_exact(tx, space.id, tenant, vector, limit, where), False
+        return found, True
 
 
 def _wants_vector(standing: Standing, mode: Mode) -> bool:

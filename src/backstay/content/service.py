@@ -146,7 +146,7 @@ class Content:
         self, tx: Tx, tenant: UUID, name: str, definition: Definition, by_code: bool
     ) -> tuple[Standing, bool]:
         standing = await store.collection(tx, tenant, name)
-        if standing is not None and (standing.definition, standing.by_code) == (definition, by_code):
+        if standing is not None and standing.fits(definition, by_code):
             return standing, False
         now = self._clock.now()
         space = await store.take_space(tx, name, definition, now)
@@ -156,7 +156,7 @@ class Content:
         if not created:
             # Someone else's declaration stands; it may be the same.
             standing = await store.collection(tx, tenant, name)
-            differs = standing is None or (standing.definition, standing.by_code) != (definition, by_code)
+            differs = standing is None or not standing.fits(definition, by_code)
             if differs and not await store.redefine(tx, tenant, name, definition, space=space, by_code=by_code):
                 raise CollectionDiffers(
                     f"the collection {name} has documents under another definition "
@@ -193,6 +193,7 @@ class Content:
         if len(documents) > MAX_BATCH:
             raise DocumentInvalid(f"at most {MAX_BATCH} documents go in one call, not {len(documents)}")
         async with self._db.join(tx, by.tenant) as tx:
+            await store.share_writes(tx, by.tenant, name)
             standing = await self._writable(tx, by.tenant, name)
             drafts = {draft.id: draft for draft in self._drafts(standing, documents)}
             if len(drafts) != len(documents):
@@ -229,10 +230,11 @@ class Content:
             written = await writer.write(tx, tenant, standing, texts, now)
             if written.delta is not None:
                 await self.statistics.written(tx, tenant, standing, written.delta, len(texts))
-            if written.wanting and standing.space is not None:
+            if written.wanting:
                 first = min(texts)
                 because = f"{first}:{changed[first][0]}" if len(texts) == 1 else str(written.delta)
-                await self.pipeline.enqueue(tenant, standing.space.id, standing.name, because, tx=tx)
+                for space in standing.embedded_in:
+                    await self.pipeline.enqueue(tenant, space, standing.name, because, tx=tx)
         async with store.pipeline(tx):
             for id, (rev, _) in changed.items():
                 payload = {"collection": standing.name, "id": id, "rev": rev}
@@ -256,6 +258,7 @@ class Content:
     async def delete(self, by: Principal, name: str, id: str, *, tx: Tx | None = None) -> bool:
         """See Collection.delete. The audit gets an entry."""
         async with self._db.join(tx, by.tenant) as tx:
+            await store.share_writes(tx, by.tenant, name)
             standing = await self._standing(tx, by.tenant, name)
             rev = await store.lock_document(tx, by.tenant, name, id)
             if rev is None:

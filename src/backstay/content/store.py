@@ -34,6 +34,11 @@ async def collections(tx: Tx, tenant: UUID, after: str | None, limit: int) -> li
     return await _queries.collections.all(tx, Standing.of, tenant=tenant, after=after, limit=limit)
 
 
+async def share_writes(tx: Tx, tenant: UUID, name: str) -> None:
+    """Call it before the collection is read that is about to be written: its spaces do not change until `tx` ends."""
+    await _queries.share_writes.run(tx, tenant=tenant, collection=name)
+
+
 async def take_space(tx: Tx, name: str, definition: Definition, now: datetime) -> int | None:
     """The space of a definition; None when it has no embedder."""
     if definition.embedder is None:

@@ -18,10 +18,16 @@ _queries = sql.load(__package__)
 
 
 @cache
-def _of(space: int, name: str) -> Query:
-    """The query `name` on the vectors of a space."""
-    query: Query = getattr(_queries, name)
+def on_space(query: Query, space: int | None) -> Query:
+    """A query that is written against the template, on the vectors of a space; None: on the template itself."""
+    if space is None:
+        return query
     return Query(query.room, query.name, query.text.replace("vec_template", f"vec_{int(space)}"))
+
+
+def _of(space: int, name: str) -> Query:
+    query: Query = getattr(_queries, name)
+    return on_space(query, space)
 
 
 def literal(vector: Sequence[float]) -> str:

@@ -68,11 +68,11 @@ async def write(tx: Tx, tenant: UUID, standing: Standing, texts: Mapping[str, st
         await store.move_chunks(tx, tenant, moves)
     if rows:
         await store.add_chunks(tx, tenant, standing.name, pivot, rows)
-        if standing.space is not None:
-            pending = [(row.id, row.text_hash, row.tokens) for row in rows]
-            await pipeline_store.add_pending(tx, tenant, standing.space.id, pending, now)
+        pending = [(row.id, row.text_hash, row.tokens) for row in rows]
+        for space in standing.embedded_in:
+            await pipeline_store.add_pending(tx, tenant, space, pending, now)
     delta = await _count(tx, tenant, standing.name, rows, gone, change)
-    return Written(len(rows) if standing.space is not None else 0, delta)
+    return Written(len(rows) if standing.embedded_in else 0, delta)
 
 
 async def erase(tx: Tx, tenant: UUID, standing: Standing, id: str) -> UUID | None:
@@ -89,12 +89,11 @@ async def remove(tx: Tx, tenant: UUID, standing: Standing, gone: Sequence[OldChu
     """Deletes chunks and their vectors; what waits for them goes with them."""
     ids = [chunk.id for chunk in gone]
     await store.delete_chunks(tx, tenant, ids)
-    if standing.space is None:
-        return
-    # Asked again under the chunks' locks: the space's table may be younger than `standing`.
-    space = await vectors_store.space(tx, standing.space.id)
-    if space is not None and space.dimensions is not None:
-        await vectors_store.delete_vectors(tx, tenant, space.id, ids)
+    for id in standing.embedded_in:
+        # Asked again under the chunks' locks: the space's table may be younger than `standing`.
+        space = await vectors_store.space(tx, id)
+        if space is not None and space.dimensions is not None:
+            await vectors_store.delete_vectors(tx, tenant, space.id, ids)
 
 
 async def _count(

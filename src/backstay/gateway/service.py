@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 from uuid import UUID
@@ -204,6 +205,16 @@ class Gateway:
         vectors = EMBED.read_vectors(reply.body, len(inputs))
         found = [list(vector) for vector in vectors.vectors]
         return Embeddings(found, reply.usage.input_tokens, reply.cost, vectors.model, reply.call)
+
+    async def embedding_cost(self, by: Principal, model: str, tokens: int, requests: int) -> Decimal:
+        """What it would cost, in USD, to embed so many tokens in so many requests. Nothing is sent.
+
+        Raises:
+            ModelNotFound: no provider answers to that name (404). PriceUnknown (422).
+        """
+        by.require(CALL)
+        target = self._targets.of(await self.catalog.of(by.tenant), model, self._clock.now())
+        return target.price.bound(-(-tokens // requests), 0) * requests
 
     async def order(
         self,

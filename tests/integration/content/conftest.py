@@ -38,10 +38,12 @@ class Words:
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
+        self.models: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()
         self.dimensions = 64
+        self.sizes: dict[str, int] = {}  # of other models
         self.fault: Callable[[Sequence[str]], Exception | None] = lambda _: None
 
     async def embed(
@@ -56,16 +58,20 @@ class Words:
         retries: int | None = None,
     ) -> Embeddings:
         self.calls.append(list(inputs))
+        self.models.append(model)
         self.asked.set()
         await self.gate.wait()
         if error := self.fault(inputs):
             raise error
         return Embeddings(
-            [vector(text, self.dimensions) for text in inputs],
+            [vector(text, self.sizes.get(model, self.dimensions)) for text in inputs],
             input_tokens=sum(len(text.split()) for text in inputs),
             cost=Decimal("0.001"),
             model=model,
         )
+
+    async def embedding_cost(self, by: Principal, model: str, tokens: int, requests: int) -> Decimal:
+        return Decimal("0.01") * requests
 
     @property
     def texts(self) -> list[str]:

@@ -1,0 +1,120 @@
+"""`backstay spaces`: change a collection's embedding model. For the default tenant."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ...audit import Audit
+from ...auth import Auth
+from ...events import Events
+from ...gateway import Gateway
+from ...jobs import Jobs
+from ...kernel.cli import Base, Command, Json, local, out, print_json
+from ...kernel.principal import Principal
+from ..embedding import Pipeline
+from ..indexing import Indexer
+from ..search import Searcher
+from .models import SpaceStanding
+from .service import RECALL, Spaces
+
+commands = typer.Typer(help="Change a collection's embedding model.", no_args_is_help=True)
+Collection = Annotated[str, typer.Argument(help="The collection.")]
+Id = Annotated[int, typer.Argument(help="The space.", min=1)]
+Model = Annotated[str, typer.Argument(help="provider:model of the embedder.")]
+
+
+@Command
+async def _with_spaces(base: Base) -> AsyncIterator[tuple[Spaces, Principal]]:
+    """Spaces of the default tenant, without workers."""
+    db, clock = base.db, base.clock
+    audit, events = Audit(db, clock, base.vault), Events(db, clock)
+    gateway, jobs = Gateway(db, clock, base.vault, audit, events, base.settings), Jobs(db, clock, base.settings)
+    by = await Auth(db, clock, base.vault, audit).operator()
+    pipeline = Pipeline(db, clock, jobs, gateway, events, limits=None, indexer=Indexer(db, clock, jobs))
+    await gateway.start()
+    try:
+        yield Spaces(db, clock, jobs, gateway, audit, events, pipeline, Searcher(db, gateway)), by
+    finally:
+        await gateway.stop()
+
+
+@commands.command("list")
+def list_(collection: Collection, json: Json = False) -> None:
+    """List the spaces of a collection, the one that is searched first."""
+    found = _with_spaces(lambda spaces, by: spaces.list(by, collection))
+    if json:
+        print_json(found)
+        return
+    _show(found)
+
+
+@commands.command()
+def migrate(
+    collection: Collection,
+    model: Model,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether the price is right.")] = False,
+    json: Json = False,
+) -> None:
+    """Begin a change to another embedding model, after showing what it costs."""
+    seen = _with_spaces(lambda spaces, by: spaces.preview(by, collection, model))
+    if not yes:
+        out.print(f"{seen.chunks} chunks, about {seen.tokens} tokens, at most {seen.cost:f} USD")
+        typer.confirm("Begin?", abort=True)
+    begun = _with_spaces(lambda spaces, by: spaces.migrate(by, collection, model))
+    if json:
+        print_json(begun)
+        return
+    _show([begun])
+
+
+@commands.command()
+def switch(
+    collection: Collection,
+    space: Id,
+    recall: Annotated[float, typer.Option(help="Share of the nearest ten that a search must find.", min=0, max=1)] = (
+        RECALL
+    ),
+) -> None:
+    """Search another space from now on, when it is ready."""
+    _show([_with_spaces(lambda spaces, by: spaces.switch(by, collection, space, recall=recall))])
+
+
+@commands.command()
+def rollback(collection: Collection) -> None:
+    """Search the space again that was searched before."""
+    _show([_with_spaces(lambda spaces, by: spaces.rollback(by, collection))])
+
+
+@commands.command()
+def retire(collection: Collection, space: Id) -> None:
+    """Give up a space that is not searched, and delete its vectors."""
+    _show([_with_spaces(lambda spaces, by: spaces.retire(by, collection, space))])
+
+
+@commands.command("check-recall")
+def check_recall(
+    collection: Collection,
+    queries: Annotated[int, typer.Option(help="Vectors that are looked for.", min=1, max=1000)] = 50,
+    json: Json = False,
+) -> None:
+    """Measure what share of the nearest ten vectors a search finds."""
+    found = _with_spaces(lambda spaces, by: spaces.check_recall(by, collection, queries=queries))
+    if json:
+        print_json(found)
+        return
+    how = "every vector is looked at" if found.exact else "by the index"
+    out.print(f"recall@{found.k} {found.recall:.3f} over {found.queries} queries, {how}")
+
+
+def _show(spaces: list[SpaceStanding]) -> None:
+    table = Table(
+        "space", "model", "state", "since", "embedded", "pending", "parked", "index", box=None, pad_edge=False
+    )
+    for one in spaces:
+        counts = (f"{one.embedded} of {one.chunks}", str(one.pending), str(one.parked))
+        since, index = (local(at) if at else "" for at in (one.since, one.indexed_at))
+        table.add_row(str(one.id), escape(one.model), one.state, since, *counts, index)
+    out.print(table)

@@ -1,0 +1,2 @@
+drop policy moving on backstay.space;
+drop table backstay.collection_space;
