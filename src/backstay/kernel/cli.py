@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
 import typer
@@ -24,6 +24,7 @@ from .clock import Clock, SystemClock
 from .crypto import Vault
 from .db import Database
 from .embedded import EmbeddedPostgres
+from .errors import Invalid
 from .postgres_account import bundled_programs
 from .principal import Principal
 from .settings import Settings
@@ -82,6 +83,18 @@ def by_id(*columns: str) -> Table:
 
 def print_json(value: object) -> None:
     typer.echo(orjson.dumps(value, default=_plain, option=orjson.OPT_INDENT_2))
+
+
+def read_json(text: str, option: str) -> Any:
+    """What was given to `option` as JSON.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"{option} is not JSON: {error}") from None
 
 
 def _plain(value: object) -> object:

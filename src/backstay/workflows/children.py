@@ -35,7 +35,7 @@ async def child(run: "Run", workflow: "Workflow[I, O]", input: I, *, deadline: d
 
     The child starts in the transaction that records this step, so there is exactly one. It acts for the same
     principal, and ends by the earlier of its deadline and this run's. When this run ends before it, as when it is
-    cancelled, the child is cancelled too. Start several with `asyncio.gather`.
+    cancelled, the child is cancelled too. Start several with `run.gather`.
 
     Raises:
         ChildFailed: it failed or was cancelled.

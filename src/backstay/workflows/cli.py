@@ -13,8 +13,7 @@ from ..audit import Audit
 from ..auth import Auth
 from ..events import Events
 from ..jobs import Jobs
-from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
-from ..kernel.errors import Invalid
+from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json, read_json
 from ..kernel.principal import Principal
 from .models import RunState
 from .service import Workflows
@@ -89,10 +88,7 @@ def signal(
     key: Annotated[str | None, typer.Option(help="A second signal with the same key is not sent.")] = None,
 ) -> None:
     """Send a signal to a run. What your program declares of its signals is checked by the running server only."""
-    try:
-        value = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"--payload is not JSON: {error}") from None
+    value = read_json(payload, "--payload")
     sent = _with_workflows(lambda runs, by: runs.send_signal(id, name, value, by=by, key=key))
     out.print(f"signal {sent.number} of run {id}: {escape(sent.name)}")
 

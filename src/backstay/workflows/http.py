@@ -46,9 +46,12 @@ async def index(
     workflows: Service,
     state: RunState | None = None,
     workflow: Annotated[str | None, Query(max_length=200)] = None,
+    parent: UUID | None = None,
 ) -> Page[RunView]:
     """The tenant's runs, newest first."""
-    found = await workflows.list(by, limit=page.limit + 1, after=page.after_id, state=state, workflow=workflow)
+    found = await workflows.list(
+        by, limit=page.limit + 1, after=page.after_id, state=state, workflow=workflow, parent=parent
+    )
     return Page.of(found, page, lambda run: [run.id])
 
 

@@ -326,14 +326,21 @@ async def test_code_that_eats_the_signal_to_leave_goes_on_waiting_all_the_same(
 async def test_a_request_that_cannot_be_stored_fails_the_step_and_asks_nobody(
     workflows: Workflows, jobs: Jobs, owner: Principal
 ) -> None:
+    odd_ones: list[dict[str, Any]] = [
+        {"request": {"text": "a\0b"}},
+        {"request": {}, "title": "a\0b"},
+        {"request": {}, "about": {"a": "\ud800"}},
+    ]
+
     @workflows.workflow
     async def odd(run: Run, order: Order) -> None:
-        await run.approve({"text": "a\0b"})
+        await run.approve(**odd_ones[order.number])
 
-    handle = await odd.start(Order(), by=owner)
-    await jobs.worker().run_until_idle()
-    run = await handle.get()
-    assert (run.state, "NUL" in (run.error or "")) == (RunState.FAILED, True)
+    for number in range(len(odd_ones)):
+        handle = await odd.start(Order(number=number), by=owner)
+        await jobs.worker().run_until_idle()
+        run = await handle.get()
+        assert (run.state, "StepFailed" in (run.error or "")) == (RunState.FAILED, True), run.error
     assert await workflows.approvals.list(owner, state=None) == []
 
 

@@ -6,11 +6,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from backstay.app import App
-from backstay.commands import commands
 from backstay.workflows import Run
 
 from .conftest import Order
@@ -98,41 +95,24 @@ async def test_hostile_words_and_strangers_are_refused(
     assert [found["id"] for found in (await client.get("/api/approvals")).json()["items"]] == [item["id"]]
 
 
-@pytest.fixture
-def cli(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs `backstay approvals …` on the test's database, in a thread: the command has an event loop of its own."""
-    import asyncio
-
-    from conftest import MASTER_KEY
-
-    monkeypatch.setenv("BACKSTAY_DATABASE_URL", database_url)
-    monkeypatch.setenv("BACKSTAY_MASTER_KEY", MASTER_KEY)
-    runner = CliRunner()
-
-    async def call(*arguments: str) -> Result:
-        return await asyncio.to_thread(runner.invoke, commands, ["approvals", *map(str, arguments)])
-
-    return call
-
-
 async def test_the_command_line_lists_shows_approves_edits_and_denies(
     asking: App, work: Callable[[], Any], cli: Callable[..., Any]
 ) -> None:
     runs = [
         await asking.workflows.start_raw("asking", {"number": n}, by=await asking.auth.operator()) for n in range(3)
     ]
-    assert "nothing is pending" in (await cli("list")).output
+    assert "nothing is pending" in (await cli("approvals", "list")).output
     await work()
-    found = {item["run"]: item["id"] for item in orjson.loads((await cli("list", "--json")).output)}
+    found = {item["run"]: item["id"] for item in orjson.loads((await cli("approvals", "list", "--json")).output)}
     ids = [found[str(run.id)] for run in runs]
-    listed = (await cli("list")).output
+    listed = (await cli("approvals", "list")).output
     assert all(id in listed for id in ids)
-    assert "number 1" in (await cli("show", ids[1])).output
-    assert "is approved" in (await cli("approve", ids[0])).output
-    assert (await cli("approve", ids[1], "--edit", '{"number": 5}')).exit_code == 1, "an edit says why"
-    assert (await cli("approve", ids[1], "--edit", '{"number": 5}', "--reason", "five")).exit_code == 0
-    assert "is denied" in (await cli("deny", ids[2], "--reason", "no")).output
-    assert (await cli("deny", ids[2], "--reason", "no")).exit_code == 1
+    assert "number 1" in (await cli("approvals", "show", ids[1])).output
+    assert "is approved" in (await cli("approvals", "approve", ids[0])).output
+    assert (await cli("approvals", "approve", ids[1], "--edit", '{"number": 5}')).exit_code == 1, "an edit says why"
+    assert (await cli("approvals", "approve", ids[1], "--edit", '{"number": 5}', "--reason", "five")).exit_code == 0
+    assert "is denied" in (await cli("approvals", "deny", ids[2], "--reason", "no")).output
+    assert (await cli("approvals", "deny", ids[2], "--reason", "no")).exit_code == 1
     await work()
     by = await asking.auth.operator()
     assert [(await asking.workflows.get(by, run.id)).output for run in runs] == [0, 5, -1]

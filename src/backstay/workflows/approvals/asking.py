@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
+import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .. import encoding
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=BaseModel | Mapping[str, Any])
 _FIELDS: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_TEXTS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _DECISION: TypeAdapter[Any] = TypeAdapter(Decision[Any])
 
 
@@ -30,7 +33,7 @@ async def approve(
     default: Fallback = "deny",
     role: str | None = None,
     permission: str | None = None,
-    about: Mapping[str, str] | None = None,
+    about: Mapping[str, str | UUID] | None = None,
 ) -> Decision[T]:
     """Asks people to approve `request`, and returns what they decide; the run waits meanwhile and holds nothing.
 
@@ -49,11 +52,13 @@ async def approve(
     named = title or (model.__name__ if model else "approval")
     place = run._place(StepKind.APPROVAL, named, encoding.hash_of((request,)))
     due = None if timeout is None else run._clock.now() + timeout
+    links = {name: str(value) for name, value in (about or {}).items()}
     try:
         text = encoding.encode(adapter, request, f"approval {named}")
+        encoding.encode(_TEXTS, [named, *links, *links.values()], "its title or a link")
     except NotStorable as error:
-        raise StepFailed(named, error.detail) from error
-    question = Question(named, text, about or {}, role, permission, default, due)
+        raise StepFailed(named, error.detail, place.seq) from error
+    question = Question(named, text, links, role, permission, default, due)
 
     async def begin(tx: "Tx") -> None:
         await run._around.approvals.ask(tx, run.by, run.id, place.seq, run._taken.workflow, question)
@@ -64,7 +69,7 @@ async def approve(
     ended = await wait(run, place, due, begin=begin, overdue=overdue)
     decision: Decision[T] = encoding.decode(_DECISION, ended.output, f"approval {named}")
     try:
-        return replace(decision, request=adapter.validate_python(decision.request, strict=False))
+        return replace(decision, request=adapter.validate_json(orjson.dumps(decision.request)))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -12,7 +12,7 @@ from ...audit import Audit
 from ...auth import Auth
 from ...events import Events
 from ...jobs import Jobs
-from ...kernel.cli import Base, Command, Json, by_id, local, out, print_json
+from ...kernel.cli import Base, Command, Json, by_id, local, out, print_json, read_json
 from ...kernel.errors import Invalid
 from ...kernel.principal import Principal
 from ..wakes import Wakes
@@ -106,10 +106,7 @@ def _say(decided: ApprovalView) -> None:
 
 
 def _object(text: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"--edit is not JSON: {error}") from None
+    found = read_json(text, "--edit")
     if not isinstance(found, dict) or not found:
         raise Invalid("--edit is a JSON object with fields, such as '{\"amount\": 7}'")
     return found

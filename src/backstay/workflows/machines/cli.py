@@ -13,7 +13,7 @@ from ...audit import Audit
 from ...auth import Auth
 from ...events import Events
 from ...jobs import Jobs
-from ...kernel.cli import Base, Command, Json, by_id, local, out, print_json
+from ...kernel.cli import Base, Command, Json, by_id, local, out, print_json, read_json
 from ...kernel.errors import Invalid
 from ...kernel.principal import Principal
 from .mermaid import diagram as drawn
@@ -116,10 +116,7 @@ def diagram(
 
 
 def _object(text: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Invalid(f"--data is not JSON: {error}") from None
+    found = read_json(text, "--data")
     if not isinstance(found, dict):
         raise Invalid("--data is a JSON object, such as '{\"amount\": 7}'")
     return found
