@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-LEASE = 1.0  # seconds
+LEASE = 2.0  # seconds; a busy machine misses a shorter one, and then every worker is rescued from
 OUTSIDE = "outside.txt"
 
 

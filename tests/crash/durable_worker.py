@@ -37,7 +37,7 @@ from backstay.workflows import Run, Workflow, Workflows
 MASTER_KEY = "crash-test-master-key-0123456789abcdef"
 TRANSACTIONS = 3
 OUTSIDE_STEPS = 2 * TRANSACTIONS
-EVERY_THIRD = 3  # run waits for a person
+WAITS = 4  # ways to wait: for a person, for a time, for a signal, for a child; each run waits in one of them
 
 
 class Parcel(BaseModel):
@@ -85,6 +85,21 @@ def build(
         await asyncio.sleep(random.uniform(0, 0.01))
         return step
 
+    @workflows.workflow(name="weigh")
+    async def weigh(run: Run, parcel: Parcel) -> int:
+        return await run.transaction(write, run.id, parcel.number)
+
+    async def wait(run: Run, parcel: Parcel) -> None:
+        match parcel.number % WAITS:
+            case 0:
+                assert (await run.approve(Refund(parcel=parcel.number))).approved
+            case 1:
+                await run.sleep(timedelta(milliseconds=300))
+            case 2:
+                assert await run.signal("paid", int) == parcel.number
+            case 3:
+                assert await run.child(weigh, parcel) == parcel.number
+
     @workflows.workflow(name="deliver", retry=Retry(max_attempts=50, base=timedelta(milliseconds=20)))
     async def deliver(run: Run, parcel: Parcel) -> int:
         chance = await run.random()
@@ -92,8 +107,8 @@ def build(
             keys = await asyncio.gather(run.step(call_outside), run.step(call_outside))
             assert {key.partition(":")[0] for key in keys} == {str(run.id)}
             assert await run.transaction(write, run.id, number) == number
-            if number == 0 and parcel.number % EVERY_THIRD == 0:
-                assert (await run.approve(Refund(parcel=parcel.number))).approved
+            if number == 0:
+                await wait(run, parcel)
         assert await run.random() != chance
         return parcel.number
 

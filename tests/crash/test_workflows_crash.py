@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
 
 import psutil
 import psycopg
@@ -32,7 +31,7 @@ from backstay.kernel.roles import bootstrap
 from backstay.workflows import Workflows
 
 from .crew import LEASE, OUTSIDE, Crew, crew
-from .durable_worker import EVERY_THIRD, OUTSIDE_STEPS, TRANSACTIONS, Parcel, build, settings
+from .durable_worker import OUTSIDE_STEPS, TRANSACTIONS, WAITS, Parcel, build, settings
 
 RUNS = int(os.environ.get("BACKSTAY_CRASH_RUNS", "100"))
 KILLS, JUMPS, FREEZES, RESTARTS = RUNS // 7, RUNS // 15, 2 + RUNS // 75, 2 + RUNS // 75
@@ -82,9 +81,12 @@ async def test_runs_survive_kills_zombies_restarts_of_postgres_and_jumping_clock
         vault, clock = Vault.of(config), SystemClock()
         tenant = (await Auth(db, clock, vault, Audit(db, clock, vault)).create_tenant(f"t{seed}", "Acme")).id
         async with crew(server.url, tmp_path, WORKERS) as workers:
+            boss = Principal(tenant, new_id(), "boss", frozenset({"*"}))
             for number in range(RUNS):
-                await deliver.start(Parcel(number=number), tenant=tenant, key=str(number))
-            await trouble(server, db, workers, workflows, tenant, chance)
+                run = await deliver.start(Parcel(number=number), tenant=tenant, key=str(number))
+                if number % WAITS == 2:
+                    await workflows.signals.send(run.id, "paid", number, by=boss)
+            await trouble(server, db, workers, workflows, boss, chance)
         told = f"{workers.killed} killed, {workers.thawed} thawed as zombies, {workers.jumped} clocks set, "
         print(f"{told}{workers.gone} gone by themselves, Postgres restarted {dict(server.restarts)}, seed {seed}")
         cut = (workers.killed + workers.thawed + workers.gone + server.restarts.total() * WORKERS) * LANES
@@ -92,7 +94,7 @@ async def test_runs_survive_kills_zombies_restarts_of_postgres_and_jumping_clock
 
 
 async def trouble(
-    server: Server, db: Database, workers: Crew, workflows: Workflows, tenant: UUID, chance: random.Random
+    server: Server, db: Database, workers: Crew, workflows: Workflows, boss: Principal, chance: random.Random
 ) -> None:
     """Until every run has ended, and all of it has happened."""
     began = time.monotonic()
@@ -102,7 +104,7 @@ async def trouble(
         await asyncio.sleep(chance.uniform(0.02, 0.2))
         workers.thaw()
         await workers.tend()
-        await decide(db, workflows, tenant)
+        await decide(workflows, boss)
         what = chance.choice(["kill", "kill", "kill", "jump", "freeze", "restart"])
         if what == "kill" and workers.killed < KILLS:
             await workers.kill(chance)
@@ -115,9 +117,8 @@ async def trouble(
     print(f"{RUNS} runs in {time.monotonic() - began:.1f} s", end=": ")
 
 
-async def decide(db: Database, workflows: Workflows, tenant: UUID) -> None:
+async def decide(workflows: Workflows, boss: Principal) -> None:
     """A person approves what lies in the inbox."""
-    boss = Principal(tenant, new_id(), "boss", frozenset({"*"}))
     for asked in await workflows.approvals.list(boss, state="pending", limit=10):
         await workflows.approvals.approve(boss, asked.id)
 
@@ -129,11 +130,13 @@ async def unfinished(db: Database) -> int:
 async def verify(db: Database, outside: Path, cut: int, seed: int) -> None:
     """`cut`: how many attempts at most were cut off by what was done to workers and server."""
     states = dict(await rows(db, "select state, count(*) from backstay.run group by 1"))
-    assert states == {"completed": RUNS}, f"seed {seed}"
+    children = len(range(3, RUNS, WAITS))
+    errors = await rows(db, "select workflow, error from backstay.run where error is not null")
+    assert states == {"completed": RUNS + children}, f"{errors}, seed {seed}"
     effects = dict(
         await rows(db, "select n, count(*) from (select count(*) n from effect group by run, step) x group by 1")
     )
-    assert effects == {1: RUNS * TRANSACTIONS}, f"effects by how often they happened: {effects}, seed {seed}"
+    assert effects == {1: RUNS * TRANSACTIONS + children}, f"effects by how often they happened: {effects}, seed {seed}"
     calls = Counter((await asyncio.to_thread(outside.read_text)).split())
     intents = dict(await rows(db, "select run_id || ':' || seq, attempt from backstay.step where kind = 'step'"))
     assert calls.keys() == intents.keys(), f"seed {seed}"
@@ -146,9 +149,9 @@ async def verify(db: Database, outside: Path, cut: int, seed: int) -> None:
     assert idle <= cut, f"intents without a call that nothing had cut off, seed {seed}"
     for table, what in [("outbox", "type"), ("audit_entry", "action")]:
         [(ended,)] = await rows(db, f"select count(*) from backstay.{table} where {what} = 'run.completed'")
-        assert ended == RUNS, f"seed {seed}"
+        assert ended == RUNS + children, f"seed {seed}"
     [(decided,)] = await rows(db, "select count(*) from backstay.approval where state = 'approved'")
-    assert decided == len(range(0, RUNS, EVERY_THIRD)), f"seed {seed}"
+    assert decided == len(range(0, RUNS, WAITS)), f"seed {seed}"
 
 
 async def rows(db: Database, query: str) -> list[tuple[int, ...]]:

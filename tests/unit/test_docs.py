@@ -11,6 +11,7 @@ from pages import ROOT, pages
 from reference import FOLDER, refreshed
 
 SOURCES = ROOT / "src" / "backstay"
+_PROOF = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _EVENT = re.compile(r"\.emit\(\s*\w+,\s*\"([a-z_]+\.[a-z_.]+)\"")
 _ACTION = re.compile(r"(?:\.record\(\s*\w+,\s*\w+,|_entry\(\s*\w+,|action=)\s*\"([a-z_]+\.[a-z_.]+)\"")
@@ -44,6 +45,24 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     missing = [str(page.relative_to(ROOT / "docs")) for page in pages()[1:]]
     assert not [name for name in missing if name not in navigation], "add them to nav in mkdocs.yml"
+
+
+def test_every_test_that_a_guarantee_names_is_there() -> None:
+    named = _PROOF.findall((ROOT / "docs/explain/guarantees.md").read_text(encoding="utf-8"))
+    assert named, "the page names tests in another way now"
+    missing = [f"{file}::{test}" for file, test in named if not _defines(ROOT / "tests" / file, test)]
+    assert not missing
+
+
+def test_every_guarantee_names_a_test() -> None:
+    rows = [
+        line for line in (ROOT / "docs/explain/guarantees.md").read_text(encoding="utf-8").splitlines() if "|" in line
+    ]
+    assert not [row for row in rows if not (_PROOF.search(row) or row.startswith(("| ---", "| Guarantee")))]
+
+
+def _defines(file: Path, test: str) -> bool:
+    return file.exists() and f"def {test}(" in file.read_text(encoding="utf-8")
 
 
 def test_every_dependency_has_its_line_with_licence_and_reason() -> None:

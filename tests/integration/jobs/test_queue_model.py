@@ -68,7 +68,7 @@ either = st.integers(0, 1)  # of two tenants, queues or workers
 any_one = st.integers(0, 60)  # of those that there are
 retried = st.sets(st.sampled_from(["discarded", "cancelled", "retryable"]), min_size=1)
 cancelled = st.sets(st.sampled_from(["scheduled", "available", "retryable", "running"]), min_size=1)
-outcomes = st.sampled_from(["complete", "complete", "fail", "later", "snooze", "cancel", "discard", "write"])
+outcomes = st.sampled_from(["complete", "complete", "fail", "later", "snooze", "cancel", "discard", "write", "write"])
 
 
 def move(name: str, /, often: int = 1, **how: st.SearchStrategy[Any]) -> list[st.SearchStrategy[Any]]:
