@@ -110,11 +110,13 @@ class Collection:
         Args:
             mode: `text` (BM25), `semantic` (vectors), `hybrid` (both), or `auto`: hybrid when vectors stand and the
                 embedder answers, else text.
-            where: fields that a document's body must have, with these values.
+            where: fields that a document's body must have, with these values, or with operators: `$eq`, `$ne`, `$lt`,
+                `$lte`, `$gt`, `$gte`, `$in`, `$exists`, joined by `$and` and `$or` (see `filters`).
             per_document: at most this many chunks of one document.
 
         Raises:
             CollectionNotFound: the tenant has no such collection (404).
+            Invalid: the query, `k` or the filter cannot be (422).
             NoEmbedder: vectors are demanded of a collection without an embedder (409).
         """
         return await self._content.search(

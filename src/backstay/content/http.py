@@ -103,7 +103,9 @@ class Query(BaseModel):
     mode: Mode = Field(Mode.AUTO, description="`auto`: hybrid when vectors stand and the embedder answers, else text.")
     k: int = Field(10, ge=1, le=200, description="Hits wanted.")
     where: dict[str, Any] | None = Field(
-        None, description="Fields that a document's body must have, with their values."
+        None,
+        description="Fields that a document's body must have, with their values or with operators: "
+        '`{"price": {"$gte": 10, "$lt": 20}, "lang": {"$in": ["en", "de"]}}`; also $eq, $ne, $exists, $and, $or.',
     )
     per_document: int | None = Field(None, ge=1, le=200, description="At most this many chunks of one document.")
 

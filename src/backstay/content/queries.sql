@@ -228,14 +228,16 @@ where score > 0
 order by score desc, id;
 
 -- name: search_text_where
--- The text leg over documents whose body has what `where` has.
+-- The text leg over documents that a filter lets through.
 select id as chunk_id, content_id, score
 from (
     select c.id, c.content_id, -(c.bm operator(public.<#>) %(query)s::public.sparsevec) as score
     from backstay.chunk c
     join backstay.content d
         on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
-    where c.tenant_id = %(tenant)s::uuid and c.collection = %(collection)s::text and d.body @> %(where)s::jsonb
+    where c.tenant_id = %(tenant)s::uuid and c.collection = %(collection)s::text and d.body @> %(contains)s::jsonb
+      and (%(path)s::jsonpath is null
+           or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
     order by c.bm operator(public.<#>) %(query)s::public.sparsevec, c.id
     limit %(limit)s::int
 ) best
@@ -248,13 +250,15 @@ select count(*) from (
     select from backstay.vec_template where tenant_id = %(tenant)s::uuid limit %(limit)s::int) v;
 
 -- name: count_vectors_where
--- The same for documents whose body has what `where` has.
+-- The same for documents that a filter lets through.
 select count(*) from (
     select from backstay.vec_template v
     join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id
     join backstay.content d
         on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
-    where v.tenant_id = %(tenant)s::uuid and d.body @> %(where)s::jsonb limit %(limit)s::int) v;
+    where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
+      and (%(path)s::jsonpath is null
+           or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true)) limit %(limit)s::int) v;
 
 -- name: estimate_vectors
 -- About how many vectors of all tenants stand in the table, as the planner knows it.
@@ -274,12 +278,14 @@ join backstay.chunk c
 order by nearest.distance, c.id;
 
 -- name: search_exact_where
--- The same over documents whose body has what `where` has.
+-- The same over documents that a filter lets through.
 select c.id as chunk_id, c.content_id, 1 - ((v.e operator(public.<=>) %(query)s::public.halfvec) + 0) as score
 from backstay.vec_template v
 join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id and c.text_hash = v.text_hash
 join backstay.content d on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
-where v.tenant_id = %(tenant)s::uuid and d.body @> %(where)s::jsonb
+where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
+      and (%(path)s::jsonpath is null
+           or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
 order by (v.e operator(public.<=>) %(query)s::public.halfvec) + 0, c.id limit %(limit)s::int;
 
 -- name: tune_vectors
@@ -305,14 +311,16 @@ join backstay.chunk c
 order by nearest.distance + 0, c.id;
 
 -- name: search_indexed_where
--- The same over documents whose body has what `where` has.
+-- The same over documents that a filter lets through.
 with nearest as materialized (
     select c.id, c.content_id, v.e operator(public.<=>) %(query)s::public.halfvec as distance
     from backstay.vec_template v
     join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id and c.text_hash = v.text_hash
     join backstay.content d
         on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
-    where v.tenant_id = %(tenant)s::uuid and d.body @> %(where)s::jsonb
+    where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
+      and (%(path)s::jsonpath is null
+           or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
     order by v.e operator(public.<=>) %(query)s::public.halfvec limit %(limit)s::int
 )
 select id as chunk_id, content_id, 1 - distance as score from nearest order by distance + 0, id;

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from ..kernel import telemetry
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Invalid
 from ..kernel.principal import Principal
 from . import bm25, pipeline_store, store, vectors_store
 from .delivery import Embedder
+from .filters import Filter
 from .models import (
     FEATURE_SEARCH,
     CollectionNotFound,
@@ -62,8 +61,7 @@ class Searcher:
             raise Invalid(f"a query has 1 to {_MAX_QUERY} characters")
         if not 1 <= k <= 200:
             raise Invalid("k is a number from 1 to 200")
-        _check(where)
-        rest = (mode, k, where, per_document)
+        rest = (mode, k, Filter.of(where), per_document)
         async with self._db.tenant_tx(by.tenant) as tx:
             standing = await store.collection(tx, by.tenant, collection)
             if standing is None:
@@ -109,7 +107,7 @@ class Searcher:
         vector: str | None,
         mode: Mode,
         k: int,
-        where: Mapping[str, Any] | None,
+        where: Filter | None,
         per_document: int | None,
     ) -> SearchAnswer:
         space = standing.space
@@ -136,7 +134,7 @@ class Searcher:
         return SearchAnswer(hits, said, tuple(name for name, is_set in flags.items() if is_set))
 
     async def _text(
-        self, tx: Tx, tenant: UUID, collection: str, query: str, limit: int, where: Mapping[str, Any] | None
+        self, tx: Tx, tenant: UUID, collection: str, query: str, limit: int, where: Filter | None
     ) -> list[Found]:
         wanted = bm25.wanted(query)
         totals = await store.totals(tx, tenant, collection, wanted)
@@ -144,7 +142,7 @@ class Searcher:
         return await store.search_text(tx, tenant, collection, weights, limit, where)
 
     async def nearest(
-        self, tx: Tx, tenant: UUID, space: Space, vector: str, limit: int, where: Mapping[str, Any] | None
+        self, tx: Tx, tenant: UUID, space: Space, vector: str, limit: int, where: Filter | None
     ) -> tuple[list[Found], bool]:
         """The nearest chunks, and whether the index found them: then some may be missing, else every vector was looked
         at. Leaves settings in `tx` that suit searches only."""
@@ -172,15 +170,6 @@ def _wants_vector(standing: Standing, mode: Mode) -> bool:
     if space is None:
         return mode is not Mode.AUTO  # an error that says so
     return space.dimensions is not None and not (mode is Mode.AUTO and space.is_dev)
-
-
-def _check(where: Mapping[str, Any] | None) -> None:
-    try:
-        encoded = orjson.dumps(where)
-    except (orjson.JSONEncodeError, RecursionError):
-        encoded = b"\\u0000"
-    if b"\\u0000" in encoded:
-        raise Invalid("`where` has a value that no stored document can have")
 
 
 def _order(legs: Mapping[str, list[Found]]) -> list[tuple[UUID, float]]:

@@ -12,6 +12,7 @@ from psycopg import sql as pgsql
 
 from ..kernel import sql
 from ..kernel.db import OWNER, Database, Tx
+from .filters import Filter
 from .models import ChunkRow, Definition, Document, Found, OldChunk, Standing, Totals
 
 _queries = sql.load(__package__)
@@ -228,12 +229,12 @@ async def weigh(tx: Tx, tenant: UUID, pivot: float, weights: Mapping[UUID, str])
 
 
 async def search_text(
-    tx: Tx, tenant: UUID, collection: str, query: str, limit: int, where: Mapping[str, Any] | None
+    tx: Tx, tenant: UUID, collection: str, query: str, limit: int, where: Filter | None
 ) -> list[Found]:
     if where is None:
         return await _queries.search_text.all(tx, Found, tenant=tenant, collection=collection, query=query, limit=limit)
     return await _queries.search_text_where.all(
-        tx, Found, tenant=tenant, collection=collection, query=query, limit=limit, where=dict(where)
+        tx, Found, tenant=tenant, collection=collection, query=query, limit=limit, **where.parameters()
     )
 
 

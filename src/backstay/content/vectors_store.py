@@ -3,15 +3,15 @@
 Each space has its own table, `vec_<space>`; queries are written against `vec_template`, which has the same columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 from ..kernel import sql
 from ..kernel.db import Tx
 from ..kernel.sql import Query
+from .filters import Filter
 from .models import Found, Space, Waiting
 
 _queries = sql.load(__package__)
@@ -45,12 +45,12 @@ async def create_space_table(tx: Tx, space: int, dimensions: int) -> int:
     return standing
 
 
-async def count(tx: Tx, space: int, tenant: UUID, limit: int, where: Mapping[str, Any] | None = None) -> int:
+async def count(tx: Tx, space: int, tenant: UUID, limit: int, where: Filter | None = None) -> int:
     """How many vectors of the tenant stand, counted up to `limit`."""
     if where is None:
         found = await _of(space, "count_vectors").value(tx, tenant=tenant, limit=limit)
     else:
-        found = await _of(space, "count_vectors_where").value(tx, tenant=tenant, limit=limit, where=dict(where))
+        found = await _of(space, "count_vectors_where").value(tx, tenant=tenant, limit=limit, **where.parameters())
     return int(found)
 
 
@@ -64,13 +64,11 @@ async def estimate(tx: Tx, space: int) -> int:
     return int(await _of(space, "estimate_vectors").value(tx))
 
 
-async def search_exact(
-    tx: Tx, space: int, tenant: UUID, vector: str, limit: int, where: Mapping[str, Any] | None
-) -> list[Found]:
+async def search_exact(tx: Tx, space: int, tenant: UUID, vector: str, limit: int, where: Filter | None) -> list[Found]:
     if where is None:
         return await _of(space, "search_exact").all(tx, Found, tenant=tenant, query=vector, limit=limit)
     return await _of(space, "search_exact_where").all(
-        tx, Found, tenant=tenant, query=vector, limit=limit, where=dict(where)
+        tx, Found, tenant=tenant, query=vector, limit=limit, **where.parameters()
     )
 
 
@@ -79,13 +77,13 @@ async def tune(tx: Tx, ef: int, tuples: int) -> None:
 
 
 async def search_indexed(
-    tx: Tx, space: int, tenant: UUID, vector: str, limit: int, where: Mapping[str, Any] | None
+    tx: Tx, space: int, tenant: UUID, vector: str, limit: int, where: Filter | None
 ) -> list[Found]:
     """Call `tune` before, in the same transaction."""
     if where is None:
         return await _of(space, "search_indexed").all(tx, Found, tenant=tenant, query=vector, limit=limit)
     return await _of(space, "search_indexed_where").all(
-        tx, Found, tenant=tenant, query=vector, limit=limit, where=dict(where)
+        tx, Found, tenant=tenant, query=vector, limit=limit, **where.parameters()
     )
 
 

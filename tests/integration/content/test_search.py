@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from backstay.content import Collection, CollectionNotFound, Content, NoEmbedder, vectors_store
+from backstay.content.filters import Filter
 from backstay.content.tokens import query_terms, terms
 from backstay.gateway import ProviderUnreachable
 from backstay.jobs import Jobs
@@ -322,7 +323,8 @@ async def explained(db: Database, space: int, query: str, tenant: UUID) -> str:
         if query.startswith("search_indexed"):
             await vectors_store.tune(tx, 100, 20_000)
         text = vectors_store._of(space, query).text
-        values = {"tenant": tenant, "query": vectors_store.literal(vector("badat")), "limit": 50, "where": {"a": 1}}
+        sought = Filter({"a": 1}).parameters()
+        values = {"tenant": tenant, "query": vectors_store.literal(vector("badat")), "limit": 50, **sought}
         cursor = await tx.execute(f"explain {text}", values)
         return "\n".join(str(line) for (line,) in await cursor.fetchall())
 
