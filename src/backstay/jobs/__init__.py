@@ -31,7 +31,7 @@ from .process_child import ProcessContext
 from .queue_models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
 from .queues import Queues
 from .remote import RemoteWorkers
-from .remote_models import JobHandledHere, WorkerLost
+from .remote_models import JobHandledHere, TooManyJobNames, WorkerLost
 from .runner import Worker
 from .service import Jobs
 from .signals import Cancel, Discard, RetryLater, Signal, Snooze
@@ -70,6 +70,7 @@ __all__ = [
     "ShareChange",
     "Signal",
     "Snooze",
+    "TooManyJobNames",
     "UnknownJob",
     "Worker",
     "WorkerLost",

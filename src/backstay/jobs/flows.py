@@ -56,12 +56,11 @@ class Flows:
         self._move(turn.claimed, turn.flows)
         self._begun = {str(place[0]): place for place in turn.ended}
         self._share(turn)
-        if self._clock() >= self._whole_at and turn.read > _COSTLY + 20 * len(turn.claimed):
-            # The entries of jobs that are gone stay in the index while an old snapshot is held somewhere, and would be
-            # read again with each claim. So the next claims begin behind what was claimed. A job that came to lie
-            # before that place (an older one, or of a higher priority) is found by the next whole scan.
+        if self._clock() >= self._whole_at and (pause := pause_after(turn.read, len(turn.claimed))):
+            # The next claims begin behind what was claimed. A job that came to lie before that place (an older one, or
+            # of a higher priority) is found by the next whole scan.
             metrics.whole_scans.inc()
-            self._whole_at = self._clock() + min(_LONGEST, turn.read * _SECONDS_AN_ENTRY)
+            self._whole_at = self._clock() + pause
 
     def goes_on(self, turn: Turn, room: int) -> bool:
         """Whether there may be more to claim at once: the room was filled, a tenant had less than its share of it, or
@@ -95,6 +94,15 @@ class Flows:
             had[whose] = began + jobs / weight
             now[whose[0]] = max(now.get(whose[0], 0.0), began + (jobs - 1) / weight)
         self._had = {whose: rest for whose, tag in had.items() if (rest := tag - now.get(whose[0], 0.0)) > 0}
+
+
+def pause_after(read: int, found: int) -> float:
+    """Seconds until a scan that read so many entries and found so few is made again as a whole.
+
+    While an old snapshot is held somewhere, the entries of jobs that are gone stay in the indexes and are read again
+    by each scan from the beginning.
+    """
+    return min(_LONGEST, read * _SECONDS_AN_ENTRY) if read > _COSTLY + 20 * found else 0.0
 
 
 def _array(rows: Any) -> str:

@@ -43,6 +43,11 @@ class Lease:
         first, self._next_fence = self._next_fence, self._next_fence + count
         return first
 
+    @property
+    def next_fence(self) -> int:
+        """Every fence that was set aside lies before this one."""
+        return self._next_fence + 1
+
     async def keep(self) -> None:
         """Registers, and renews the lease three times in its length, for ever."""
         while True:

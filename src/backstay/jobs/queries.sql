@@ -6,7 +6,7 @@ insert into backstay.job (tenant_id, id, queue, name, state, priority, run_at, c
                           limit_key)
 select %(tenant_id)s::uuid, r.id, %(queue)s::text, %(name)s::text, %(state)s::text, %(priority)s::smallint,
        %(run_at)s::timestamptz, %(now)s::timestamptz, r.unique_key, r.payload, %(remote)s::boolean,
-       coalesce(r.limit_key, '')
+       case when not %(remote)s::boolean then coalesce(r.limit_key, '') end
 from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, unique_key text, payload jsonb, limit_key text)
 order by r.unique_key, r.id
 on conflict (tenant_id, name, unique_key)
@@ -35,7 +35,9 @@ from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, payload jsonb);
 -- for the disk: a server that crashes may forget the last turns, and then those jobs run again.
 -- The last row tells of the turn itself, in the column of the payload.
 with recursive me as materialized (
-    select id, clock_timestamp() as at, set_config('synchronous_commit', 'off', true) from backstay.worker
+    select id, clock_timestamp() as at, pg_stat_get_xact_tuples_returned('backstay.job_flow'::regclass) as read,
+           set_config('synchronous_commit', 'off', true)
+    from backstay.worker
     where id = %(worker)s::uuid for key share
 ), gone as (
     delete from backstay.job where state = 'running' and fence = any(%(fences)s::bigint[]) returning *
@@ -76,7 +78,7 @@ with recursive me as materialized (
         order by b.tenant_id, b.name, b.limit_key limit 1) k on true
     cross join lateral (
         (select j.tenant_id, j.name, j.limit_key from backstay.job j
-         where j.queue = h.queue and j.state = 'available' and not j.remote
+         where j.queue = h.queue and j.state = 'available' and j.limit_key is not null
            and (j.tenant_id, j.name, j.limit_key) > (h.tenant_id, h.name, h.limit_key)
            and (j.tenant_id, j.name, j.limit_key) < (
                coalesce(k.tenant_id, h.end_tenant), coalesce(k.name, h.end_name), coalesce(k.limit_key, h.end_key))
@@ -105,7 +107,8 @@ with recursive me as materialized (
         select coalesce(sum(s.jobs), 0) as jobs, min(s.at) as first from backstay.job_start s
         where s.kind = b.kind and s.name = b.name and s.at > me.at - b.seconds * interval '1 second') w
 ), flow as materialized (
-    select s.queue, s.position, s.tenant_id, s.name, s.limit_key, k.rank, k.id, count(*) over () = 1 as alone,
+    select s.queue, s.position, s.tenant_id, s.name, s.limit_key, coalesce(k.rank, -32768) as rank,
+           coalesce(k.id, %(first)s::uuid) as id, count(*) over () = 1 as alone,
            coalesce(t.weight, 1)::float8 as weight, coalesce(h.jobs, 0) as had,
            bq.room as queue_room, bn.room as name_room, t.room as tenant_room,
            greatest(0, least(%(room)s::bigint, bq.room, bn.room, t.room, case when l.key_running is not null then
@@ -132,8 +135,8 @@ with recursive me as materialized (
     from flow f cross join lateral (
         select - c.priority as rank, c.id from backstay.job c
         where c.queue = f.queue and c.tenant_id = f.tenant_id and c.name = f.name and c.limit_key = f.limit_key
-          and c.state = 'available' and not c.remote
-          and (f.id is null or (- c.priority, c.id) > (f.rank, f.id))
+          and c.state = 'available' and c.remote is not true
+          and (- c.priority, c.id) > (f.rank, f.id)
           and (c.unique_key is null or not exists (
               select 1 from backstay.job r
               where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
@@ -161,8 +164,8 @@ with recursive me as materialized (
     select j.place, s.queue, s.name from share s cross join lateral (
         select c.ctid as place from backstay.job c
         where c.queue = s.queue and c.tenant_id = s.tenant_id and c.name = s.name and c.limit_key = s.limit_key
-          and c.state = 'available' and not c.remote
-          and (s.id is null or (- c.priority, c.id) > (s.rank, s.id))
+          and c.state = 'available' and c.remote is not true
+          and (- c.priority, c.id) > (s.rank, s.id)
           and (c.unique_key is null or not exists (
               select 1 from backstay.job r
               where r.tenant_id = c.tenant_id and r.name = c.name and r.unique_key = c.unique_key
@@ -190,7 +193,7 @@ union all
 select null, null, null, null, null, null, null, null, null, null, jsonb_build_object(
     'finished', (select count(*) from gone),
     'alive', (select count(*) from me),
-    'read', pg_stat_get_xact_tuples_returned('backstay.job_flow'::regclass),
+    'read', pg_stat_get_xact_tuples_returned('backstay.job_flow'::regclass) - (select read from me),
     'flows', (select count(*) from flow),
     'weights', (select jsonb_agg(distinct jsonb_build_array(queue, tenant_id, weight)) from flow where not alone),
     'ended', (select jsonb_agg(jsonb_build_array(queue, tenant_id, name, limit_key)) from seen where seat = 64),
@@ -288,8 +291,18 @@ set seen_at = clock_timestamp(), expires_at = clock_timestamp() + %(lease)s::flo
 where id = %(id)s::uuid;
 
 -- name: claims
--- Everything a worker holds, to find what it shall stop, and claims whose answer was lost with a connection.
-select fence, cancelling from backstay.job where state = 'running' and worker_id = %(worker)s::uuid;
+-- What a worker holds from a fence on, to find what it shall stop, and claims whose answer was lost with a connection.
+-- The last row tells how many entries of the index were read.
+with before as materialized (
+    select pg_stat_get_xact_tuples_returned('backstay.job_running'::regclass) as read
+), mine as materialized (
+    select fence, cancelling from backstay.job
+    where (select read from before) is not null
+      and state = 'running' and worker_id = %(worker)s::uuid and fence >= %(since)s::bigint
+)
+select fence, cancelling from mine
+union all
+select pg_stat_get_xact_tuples_returned('backstay.job_running'::regclass) - (select read from before), null;
 
 -- name: remove_worker
 -- A worker that leaves; what it still holds is then rescued at once.
@@ -510,10 +523,11 @@ delete from backstay.blob where (tenant_id, id) in (
 -- name: ready_queues
 -- Queues that have something ready, by hopping through the index from one to the next.
 with recursive hop as (
-    (select queue from backstay.job where state = 'available' and not remote
+    (select queue from backstay.job where state = 'available' and limit_key is not null
      order by queue, tenant_id, name, limit_key limit 1)
     union all
-    select (select j.queue from backstay.job j where j.state = 'available' and not j.remote and j.queue > hop.queue
+    select (select j.queue from backstay.job j
+            where j.state = 'available' and j.limit_key is not null and j.queue > hop.queue
             order by j.queue, j.tenant_id, j.name, j.limit_key limit 1)
     from hop where hop.queue is not null
 )
@@ -526,23 +540,41 @@ values (%(id)s::uuid, %(name)s::text, %(queues)s::text[], clock_timestamp(), clo
         clock_timestamp() + %(lease)s::float8 * interval '1 second', %(tenant_id)s::uuid, %(names)s::text[],
         %(lease)s::float8);
 
+-- name: lock_declared
+-- The registrations of a tenant take turns, so that its names can be counted.
+select pg_advisory_xact_lock(hashtextextended('backstay.remote_job ' || %(tenant_id)s::uuid, 0));
+
 -- name: declare_remote
 -- What a worker says of the jobs it can run; the last word stands.
 insert into backstay.remote_job (tenant_id, name, queue, max_attempts, base_seconds, cap_seconds, max_rescues,
-                                 updated_at)
+                                 timeout_seconds, updated_at)
 select %(tenant_id)s::uuid, r.name, r.queue, r.max_attempts, r.base_seconds, r.cap_seconds, r.max_rescues,
-       %(now)s::timestamptz
+       r.timeout_seconds, %(now)s::timestamptz
 from jsonb_to_recordset(%(rows)s::jsonb) as r(name text, queue text, max_attempts integer, base_seconds float8,
-                                              cap_seconds float8, max_rescues integer)
+                                              cap_seconds float8, max_rescues integer, timeout_seconds float8)
 order by r.name
 on conflict (tenant_id, name) do update set
     queue = excluded.queue, max_attempts = excluded.max_attempts, base_seconds = excluded.base_seconds,
-    cap_seconds = excluded.cap_seconds, max_rescues = excluded.max_rescues, updated_at = excluded.updated_at;
+    cap_seconds = excluded.cap_seconds, max_rescues = excluded.max_rescues,
+    timeout_seconds = excluded.timeout_seconds, updated_at = excluded.updated_at;
+
+-- name: count_declared
+-- How many names a tenant's workers have registered.
+select count(*) as names from backstay.remote_job where tenant_id = %(tenant_id)s::uuid;
 
 -- name: declared
 -- What a tenant's workers have said of these jobs.
-select name, queue, max_attempts, base_seconds, cap_seconds, max_rescues from backstay.remote_job
+select name, queue, max_attempts, base_seconds, cap_seconds, max_rescues, timeout_seconds from backstay.remote_job
 where tenant_id = %(tenant_id)s::uuid and name = any(%(names)s::text[]);
+
+-- name: remote_overdue
+-- Remote jobs whose attempt takes longer than it may, of whatever tenant.
+select j.fence, j.attempt, r.max_attempts, r.base_seconds, r.cap_seconds, r.timeout_seconds
+from backstay.job j join backstay.remote_job r on r.tenant_id = j.tenant_id and r.name = j.name
+where j.state = 'running' and j.remote and r.timeout_seconds is not null
+  and j.started_at < %(now)s::timestamptz - r.timeout_seconds * interval '1 second'
+limit %(limit)s::bigint
+for update of j skip locked;
 
 -- name: remote_workers
 -- The tenant's remote workers whose lease runs, longest standing first.

@@ -10,13 +10,13 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
 
-from ..kernel.db import Tx
+from ..kernel.db import Database, Tx
 from ..kernel.errors import Invalid, Unavailable
 from ..kernel.ids import new_id
 from ..kernel.notify import Subscription
@@ -26,6 +26,7 @@ from .lane import clean
 from .models import Claimed, JobLost, JobState, Retry, Verdict
 from .progress import MAX_NOTE
 from .remote_models import (
+    MAX_NAMES,
     ClaimRequest,
     Claims,
     Heartbeat,
@@ -37,6 +38,7 @@ from .remote_models import (
     RemoteClaim,
     RemoteJob,
     RemoteWorker,
+    TooManyJobNames,
     WorkerLost,
 )
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from .service import Jobs
 
 _POLL = 1.0
+_BATCH = 500
 _BREATH = 0.05  # seconds between two looks: a busy queue of others wakes those who wait far more often
 _UNKNOWN = Retry()
 
@@ -67,6 +70,7 @@ class RemoteWorkers:
 
         Raises:
             JobHandledHere: a handler of this process runs jobs of that name.
+            TooManyJobNames: the tenant's workers would have registered more than 1,000 names.
         """
         taken = sorted(job.name for job in worker.jobs if job.name in self._jobs.handlers)
         if taken:
@@ -76,7 +80,13 @@ class RemoteWorkers:
             raise Invalid("a worker claims from at most 20 queues; name them in `queues`")
         id, names = new_id(), [job.name for job in worker.jobs]
         async with self._db.system_tx(indexed=True) as tx:
+            await remote_store.lock_declared(tx, by.tenant)
             await remote_store.declare(tx, by.tenant, worker.jobs, self._clock.now())
+            if await remote_store.count_declared(tx, by.tenant) > MAX_NAMES:
+                raise TooManyJobNames(
+                    f"the tenant's workers have registered {MAX_NAMES} names; use the same names again and put what "
+                    "differs into the input"
+                )
             await remote_store.register(
                 tx,
                 tenant=by.tenant,
@@ -184,6 +194,7 @@ class RemoteWorkers:
         for name, seconds, what in (
             ("promote", _POLL, upkeep.promote),
             ("rescue", self._jobs.settings.lease_seconds / 3, upkeep.rescue),
+            ("time out", _POLL, time_out),
         ):
             if now - self._tended.get(name, float("-inf")) >= seconds:
                 self._tended[name] = now
@@ -304,6 +315,26 @@ class RemoteWorkers:
         state = JobState.CANCELLED if waits and cancelling else verdict.state
         metrics.remote.labels(state).inc()
         return Outcome(job=job, state=state, run_at=verdict.run_at if waits and not cancelling else None)
+
+
+async def time_out(db: Database, now: datetime) -> int:
+    """Fails the attempts that take longer than their job says. Their claims are over. Returns how many."""
+    async with db.system_tx(indexed=True) as tx:
+        late = await remote_store.overdue(tx, now, _BATCH)
+        if late and await store.settle(tx, [_timed_out(attempt, now) for attempt in late], now) is None:
+            raise Unavailable("a newer job with the same key came in between; send it again")
+        for topic in (upkeep.DUE, upkeep.READY) if late else ():
+            tx.notify(topic)
+    metrics.remote.labels("timed out").inc(len(late))
+    return len(late)
+
+
+def _timed_out(late: remote_store.Overdue, now: datetime) -> Verdict:
+    error = f"it took longer than its timeout of {late.timeout_seconds:g} seconds"
+    if late.attempt >= late.max_attempts:
+        return Verdict(late.fence, JobState.DISCARDED, now, True, error)
+    retry = Retry(late.max_attempts, timedelta(seconds=late.base_seconds), timedelta(seconds=late.cap_seconds))
+    return Verdict(late.fence, JobState.RETRYABLE, now + retry.delay(late.attempt, random.random), True, error)
 
 
 def _handed(job: Claimed) -> RemoteClaim:

@@ -25,6 +25,7 @@ from .remote_models import (
     Registered,
     RemoteWorker,
     Snoozed,
+    TooManyJobNames,
     WorkerLost,
 )
 
@@ -34,7 +35,7 @@ ClaimQuery = Annotated[str, Query(pattern=r"^[0-9]{1,19}$", description="The cla
 WORK = "jobs:work"
 
 
-@router.post("", permission=WORK, status=201, errors=[JobHandledHere])
+@router.post("", permission=WORK, status=201, errors=[JobHandledHere, TooManyJobNames])
 async def register(body: NewWorker, by: Caller, workers: Service) -> Registered:
     """Register a worker and the jobs it can run. Its lease begins."""
     return await workers.register(by, body)

@@ -11,6 +11,7 @@ from .models import Retry
 
 MAX_CLAIM = 100
 MAX_WAIT = 30.0
+MAX_NAMES = 1_000  # that the workers of a tenant have registered
 _YEAR = 366 * 86_400.0
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 QueueName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -28,6 +29,12 @@ class JobHandledHere(Conflict):
     code, title = "job_handled_here", "The server runs jobs of that name itself"
 
 
+class TooManyJobNames(Conflict):
+    """What workers have registered stays, so a worker must not make up names."""
+
+    code, title = "too_many_job_names", "The tenant's workers have registered too many names"
+
+
 class AnyInput(RootModel[dict[str, Any]]):
     """The input of a remote job: the worker checks it, the server only keeps it."""
 
@@ -41,6 +48,9 @@ class RemoteJob(BaseModel):
     base_seconds: float = Field(1.0, ge=0, le=86_400, description="Wait after the first failure, doubled each time.")
     cap_seconds: float = Field(600.0, ge=0, le=_YEAR, description="The longest wait.")
     max_rescues: int = Field(20, ge=0, le=1000, description="Discarded after so many workers died while they ran it.")
+    timeout_seconds: float | None = Field(
+        None, ge=1, le=_YEAR, description="An attempt that takes longer has failed; without it, no limit."
+    )
 
     def retry(self) -> Retry:
         return Retry(

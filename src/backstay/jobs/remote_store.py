@@ -36,6 +36,31 @@ async def declare(tx: Tx, tenant: UUID, jobs: Sequence[RemoteJob], now: datetime
     await _queries.declare_remote.run(tx, tenant_id=tenant, rows=rows, now=now)
 
 
+async def lock_declared(tx: Tx, tenant: UUID) -> None:
+    await _queries.lock_declared.rows(tx, tenant_id=tenant)
+
+
+async def count_declared(tx: Tx, tenant: UUID) -> int:
+    count: int = await _queries.count_declared.value(tx, tenant_id=tenant)
+    return count
+
+
+class Overdue(NamedTuple):
+    """An attempt that takes longer than it may."""
+
+    fence: int
+    attempt: int
+    max_attempts: int
+    base_seconds: float
+    cap_seconds: float
+    timeout_seconds: float
+
+
+async def overdue(tx: Tx, now: datetime, limit: int) -> list[Overdue]:
+    """Locked."""
+    return [Overdue(*row) for row in await _queries.remote_overdue.rows(tx, now=now, limit=limit)]
+
+
 async def declared(tx: Tx, tenant: UUID, names: Sequence[str]) -> dict[str, RemoteJob]:
     found = await _queries.declared.all(tx, RemoteJob, tenant_id=tenant, names=list(names))
     return {job.name: job for job in found}

@@ -19,10 +19,10 @@ from uuid import UUID
 
 from ..kernel import telemetry
 from ..kernel.clock import Clock
-from ..kernel.db import Database
+from ..kernel.db import Database, Tx
 from ..kernel.notify import Subscription
 from . import metrics, store, upkeep
-from .flows import Flows
+from .flows import Flows, pause_after
 from .handlers import Handler
 from .lane import Interruption, Lane, is_lost
 from .lease import Lease
@@ -82,6 +82,7 @@ class Worker:
         self._flows = Flows()
         self._limited = any(handler.limits for handler in handlers.values())
         self._declared = False
+        self._whole_look_at = 0.0
         self._wait = _POLL
         self._turns = 0
         self._draining = False
@@ -166,6 +167,7 @@ class Worker:
                 hungry = await self._turn(room)
             except Exception as error:
                 _log.error("claiming failed; trying again", seconds=pause, exc_info=error)
+                self._whole_look_at = 0.0
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
                 hungry = True
@@ -319,11 +321,21 @@ class Worker:
                 self._other_queues = await store.ready_queues(tx)
             limited = await store.limited(tx, self._queues(), list(self._handlers))
             self._limited = limited or any(handler.limits for handler in self._handlers.values())
-            claims = await store.claims(tx, worker) if worker else {}
+            claims = await self._claims(tx, worker) if worker else {}
         if worker is not None and worker == self.id:
             self._stop_cancelled({fence for fence, cancelling in claims.items() if cancelling})
             self._give_back_unknown(claims.keys())
         self._subscription.wake()
+
+    async def _claims(self, tx: Tx, worker: UUID) -> dict[int, bool]:
+        """Our claims: all of them, for an answer may have been lost, or the server may have forgotten in a crash what
+        was completed. Only while an old snapshot is held, so that the entries of all that ran since lie there, those
+        from the oldest on that we hold, and all of them now and then."""
+        if not self._unknown and time.monotonic() < self._whole_look_at:
+            return (await store.claims(tx, worker, min(self._held, default=self._lease.next_fence)))[0]
+        claims, read = await store.claims(tx, worker, 0)
+        self._whole_look_at = time.monotonic() + pause_after(read, len(claims))
+        return claims
 
     def _stop_work(self) -> None:
         while not self._work.empty():

@@ -82,7 +82,7 @@ async def turn(
         alive=bool(told["alive"]),
         claimed=[Claimed(*row) for row in claimed],
         flows=told["flows"],
-        read=told["read"],
+        read=told["read"] or 0,
         weights=told["weights"] or [],
         ended=told["ended"] or [],
         full=told["full"] or [],
@@ -132,9 +132,11 @@ async def beat(tx: Tx, id: UUID, lease: float) -> bool:
     return await _queries.beat.run(tx, id=id, lease=lease) == 1
 
 
-async def claims(tx: Tx, worker: UUID) -> dict[int, bool]:
-    """Every fence a worker holds, and whether that job is to be cancelled."""
-    return dict(await _queries.claims.rows(tx, worker=worker))
+async def claims(tx: Tx, worker: UUID, since: int) -> tuple[dict[int, bool], int]:
+    """Every fence from `since` on that a worker holds, and whether that job is to be cancelled; how many entries of
+    the index were read for it."""
+    *held, (read, _) = await _queries.claims.rows(tx, worker=worker, since=since)
+    return dict(held), read
 
 
 async def remove_worker(tx: Tx, id: UUID) -> None:

@@ -1,14 +1,16 @@
 -- phase: expand
 -- Fairness between tenants, and limits that are exact over all workers.
 
--- What a handler's limit for each key made of the input; empty without such a limit.
-alter table backstay.job add column limit_key text not null default '';
-alter table backstay.job_done add column limit_key text not null default '';
+-- What a handler's limit for each key made of the input; empty without such a limit, null for remote jobs.
+alter table backstay.job add column limit_key text default '';
+alter table backstay.job_done add column limit_key text default '';
+update backstay.job set limit_key = null where remote;
 
 -- Claims hop from flow to flow: the jobs of one tenant, name and limit key. What waits for a limit lies in the way of its
--- own flow only. `job_ready` stays: the claims of releases before this one need it.
+-- own flow only. `job_ready` stays: the claims of releases before this one need it. The conditions of the two are of
+-- different columns, so that the planner cannot take one for the other, whatever its statistics say.
 create index job_flow on backstay.job (queue, tenant_id, name, limit_key, (- priority), id)
-    where state = 'available' and not remote;
+    where state = 'available' and limit_key is not null;
 create index job_running_limit on backstay.job (tenant_id, name, limit_key) where state = 'running' and limit_key <> '';
 
 -- A queue starts at most `starts` jobs in any `seconds`.

@@ -197,3 +197,15 @@ async def test_only_the_operator_shares_a_queue_out(
     assert (await client.get("/api/queues/mail")).json()["shares"] == []
     entries = (await client.get("/api/audit/entries", params={"action": "queue.shared"})).json()["items"]
     assert len(entries) == 2
+
+
+async def test_a_remote_job_of_an_older_release_is_left_to_remote_workers(
+    jobs: Jobs, claims: Claims, db: Database, tenant: UUID
+) -> None:
+    """While releases change, one that knows nothing of limits enqueues remote jobs with an empty key."""
+    await jobs.enqueue_many("note", [(None, Note())] * 3, tenant=tenant, remote=True)
+    async with db.system_tx() as tx:
+        await tx.execute("update backstay.job set limit_key = ''")
+    assert await claims(10) == []
+    await fill(jobs, tenant, 2)
+    assert len(await claims(10)) == 2

@@ -1,0 +1,1 @@
+alter table backstay.remote_job drop column timeout_seconds;
