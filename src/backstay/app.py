@@ -14,7 +14,7 @@ from uuid import UUID
 from .agents import Agents
 from .audit import Audit
 from .auth import Auth, IssuedKey
-from .builtin import EmailJob, HttpJob, ReportJob, Results
+from .builtin import EmailJob, HttpJob, ReportJob, Results, RetentionJob
 from .content import BatchLimit, Content
 from .content.spaces import Spaces
 from .events import Events
@@ -104,6 +104,9 @@ class App:
         self.email = EmailJob(self.jobs, self.clock, self.settings, self.vault, self.audit, self.events, self.results)
         self.reports = ReportJob(
             self.jobs, self.db, self.clock, self.vault, self.audit, self.events, self.results, self.email
+        )
+        self.retention = RetentionJob(
+            self.jobs, self.clock, self.settings, self.audit, self.auth, self.events, self.schedules, self.results
         )
 
         self.tool = self.agents.tools.tool

@@ -113,6 +113,7 @@ async def work(settings: Settings, queues: Sequence[str] | None, out: Console, *
         else:
             out.print(f"working, {settings.worker_concurrency} jobs at once")
         await app.content.sweep()
+        await app.retention.ensure_schedule(app.default_tenant)
         worker = app.jobs.worker(queues=queues, concurrency=settings.worker_concurrency)
         await worker.run(stop)
     finally:

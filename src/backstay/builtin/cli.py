@@ -17,6 +17,7 @@ from ..audit import Audit
 from ..auth import Auth
 from ..events import Events
 from ..jobs import Jobs
+from ..jobs.schedules import Schedules
 from ..kernel.cli import Base, Command, Json, out, print_json
 from ..kernel.principal import Principal
 from .calls import HttpJob
@@ -24,6 +25,7 @@ from .emails import EmailJob
 from .report import NewReport
 from .reports import ReportJob
 from .results import Results
+from .retention import RetentionJob
 
 commands = typer.Typer(help="Built-in jobs, and what they have left.", no_args_is_help=True)
 Id = Annotated[UUID, typer.Argument(help="The job's id.")]
@@ -43,7 +45,10 @@ async def _with_room(base: Base) -> AsyncIterator[tuple[_Room, Principal]]:
     HttpJob(jobs, base.settings, base.vault, audit, events, results)
     mails = EmailJob(jobs, base.clock, base.settings, base.vault, audit, events, results)
     reports = ReportJob(jobs, base.db, base.clock, base.vault, audit, events, results, mails)
-    yield _Room(jobs, results, reports), await Auth(base.db, base.clock, base.vault, audit).operator()
+    auth = Auth(base.db, base.clock, base.vault, audit)
+    schedules = Schedules(base.db, base.clock, jobs, audit)
+    RetentionJob(jobs, base.clock, base.settings, audit, auth, events, schedules, results)
+    yield _Room(jobs, results, reports), await auth.operator()
 
 
 @commands.command()
@@ -102,6 +107,12 @@ def report(
     except ValidationError as error:
         raise typer.BadParameter("; ".join(str(item["msg"]) for item in error.errors())) from None
     out.print(str(_with_room(lambda room, by: room.reports.enqueue(wanted, by=by))))
+
+
+@commands.command()
+def retention() -> None:
+    """Have a worker remove what is to be kept no longer, of the default tenant."""
+    _enqueue("retention", {})
 
 
 @commands.command()

@@ -22,10 +22,16 @@ values (%(tenant_id)s::uuid, %(job_id)s::uuid, %(seq)s::integer, %(body)s::bytea
 select body from backstay.job_result_part
 where tenant_id = %(tenant_id)s::uuid and job_id = %(job_id)s::uuid and seq = %(seq)s::integer;
 
--- name: drop_parts
--- Takes back the pieces of a file.
-delete from backstay.job_result_part where tenant_id = %(tenant_id)s::uuid and job_id = %(job_id)s::uuid;
-
 -- name: be_patient
 -- A report may take longer than what a caller waits for.
 select set_config('statement_timeout', '15min', true);
+
+-- name: prune_results
+-- What jobs left before a moment, oldest first, files and all.
+with old as materialized (
+    select job_id from backstay.job_result
+    where tenant_id = %(tenant_id)s::uuid and created_at < %(before)s::timestamptz
+    order by created_at limit %(limit)s::bigint
+    for update skip locked
+)
+delete from backstay.job_result r using old o where r.tenant_id = %(tenant_id)s::uuid and r.job_id = o.job_id;

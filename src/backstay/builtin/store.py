@@ -46,8 +46,8 @@ async def be_patient(tx: Tx) -> None:
     await _queries.be_patient.value(tx)
 
 
-async def drop_parts(tx: Tx, tenant: UUID, job: UUID) -> None:
-    await _queries.drop_parts.run(tx, tenant_id=tenant, job_id=job)
+async def prune_results(tx: Tx, tenant: UUID, before: datetime, limit: int) -> int:
+    return await _queries.prune_results.run(tx, tenant_id=tenant, before=before, limit=limit)
 
 
 def _result(file_name: str | None, media_type: str, bytes: int, permission: str, **row: Any) -> ResultView:

@@ -348,3 +348,16 @@ from backstay.ledger
 where tenant_id = %(tenant_id)s and at >= %(since)s::timestamptz and at < %(until)s::timestamptz
 group by 1, 2, 3, 4
 order by 1 desc nulls last, sum(cost) desc, 2, 3, 4;
+
+-- name: prune_calls
+-- Calls that ended before a moment, oldest first, with their lines in the ledger. One that holds something stays.
+with old as materialized (
+    select c.id from backstay.call c
+    where c.tenant_id = %(tenant_id)s::uuid and c.state <> 'open' and c.finished_at < %(before)s::timestamptz
+      and not exists (select from backstay.hold h where h.tenant_id = c.tenant_id and h.call_id = c.id)
+    order by c.finished_at limit %(limit)s::bigint
+    for update of c skip locked
+), lines as (
+    delete from backstay.ledger l using old o where l.tenant_id = %(tenant_id)s::uuid and l.call_id = o.id
+)
+delete from backstay.call c using old o where c.tenant_id = %(tenant_id)s::uuid and c.id = o.id;

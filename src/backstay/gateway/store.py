@@ -371,3 +371,7 @@ def spend_lines(
     tx: Tx, tenant: UUID, by: Sequence[str], since: datetime, until: datetime
 ) -> AsyncGenerator[SpendLine, None]:
     return _queries.spend_lines.stream(tx, SpendLine, tenant_id=tenant, by=list(by), since=since, until=until)
+
+
+async def prune_calls(tx: Tx, tenant: UUID, before: datetime, limit: int) -> int:
+    return await _queries.prune_calls.run(tx, tenant_id=tenant, before=before, limit=limit)

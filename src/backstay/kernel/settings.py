@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     provider_proxy: str | None = Field(
         None, repr=False, description="HTTP proxy for calls to the operator's providers, such as http://proxy:3128."
     )
+    keep_runs_days: int = Field(90, ge=0, description="Days that ended runs are kept, with steps; 0: for ever.")
+    keep_calls_days: int = Field(
+        400, ge=0, description="Days that ended model calls are kept, with their lines in the ledger; 0: for ever."
+    )
+    keep_results_days: int = Field(
+        30, ge=0, description="Days that results and files of built-in jobs are kept; 0: for ever."
+    )
     smtp_url: SecretStr | None = Field(
         None, description="Server that `email` jobs hand mail to, such as smtp://user:password@host:587 or smtps://…"
     )

@@ -170,3 +170,21 @@ select tenant_id, %(fork)s::uuid, seq, kind, name, args_hash, state, output, err
        finished_at
 from backstay.step
 where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and seq < %(step)s::integer and state <> 'started';
+
+-- name: prune_runs
+-- Runs that ended before a moment, oldest first, with all that hangs on them. One stays while its parent stands, while
+-- a child of it is not through, and while a stream of it is open.
+with old as materialized (
+    select r.id from backstay.run r
+    where r.tenant_id = %(tenant_id)s::uuid and r.state in ('completed', 'failed', 'cancelled')
+      and r.finished_at < %(before)s::timestamptz
+      and not exists (select from backstay.run p where p.tenant_id = r.tenant_id and p.id = r.parent_id)
+      and not exists (
+          select from backstay.run c where c.tenant_id = r.tenant_id and c.parent_id = r.id
+            and c.state not in ('completed', 'failed', 'cancelled'))
+      and not exists (
+          select from backstay.stream s where s.tenant_id = r.tenant_id and s.run_id = r.id and s.state = 'open')
+    order by r.finished_at limit %(limit)s::bigint
+    for update of r skip locked
+)
+delete from backstay.run r using old o where r.tenant_id = %(tenant_id)s::uuid and r.id = o.id;

@@ -150,3 +150,7 @@ async def page(
         workflow=workflow,
         parent=parent,
     )
+
+
+async def prune_runs(tx: Tx, tenant: UUID, before: datetime, limit: int) -> int:
+    return await _queries.prune_runs.run(tx, tenant_id=tenant, before=before, limit=limit)

@@ -1,0 +1,2 @@
+drop index backstay.call_ended;
+drop index backstay.run_ended;
