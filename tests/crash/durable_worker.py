@@ -161,9 +161,11 @@ async def work(url: str, lease: float, outside: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with Database(url, config) as db:
         from correspondence import correspond  # beside this file, where only a script finds it
+        from journeys import travel
 
         jobs, workflows, _ = build(db, config, outside, clock)
         correspond(workflows)
+        travel(workflows, outside)
         await jobs.worker(concurrency=8).run(stop)
 
 

@@ -9,6 +9,8 @@ Guarantees  A run started in a transaction exists if and only if that transactio
             A worker that lost a run can write nothing to it.
             A run that waits holds no process, no connection and no memory. What it waits for wakes it in the
             transaction that brings it, through one job; no wake-up is lost.
+            run.on_failure: what was registered is undone in reverse when the run fails or is cancelled, after a crash
+            in the middle too.
             Steps of concurrent runs are committed together; none is in another's way.
 """
 

@@ -12,7 +12,7 @@ from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.principal import Principal
-from . import waits_store
+from . import mending_store, waits_store
 from .ending import STOP, Endings
 from .models import RunEnded, RunNotFound, RunState
 from .run import Run
@@ -51,7 +51,7 @@ class Cancellations:
                 raise RunNotFound(f"there is no run {id}")
             if state.finished:
                 raise RunEnded(id, state)
-            if state == RunState.RUNNING:
+            if state == RunState.RUNNING or await mending_store.has_something_to_undo(tx, by.tenant, id):
                 await self._ask(tx, by, id, why)
             else:
                 run = await waits_store.cancel(tx, by.tenant, id, why, self._clock.now())

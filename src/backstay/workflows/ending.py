@@ -10,7 +10,7 @@ from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.principal import Principal
-from . import store, waits_store
+from . import mending_store, store, waits_store
 from .approvals import Approvals
 from .models import Ended, RunEnd, RunFacts, RunState, StepState, Superseded, Taken
 from .wakes import Wakes
@@ -49,6 +49,23 @@ class Endings:
             if not await store.finish(tx, taken, state, output, error, failed_step, self._clock.now()):
                 raise Superseded
             await self.tell(tx, taken.by, taken, state, output=output, error=error)
+
+    async def undo(self, taken: Taken, state: RunState, error: str, failed_step: int | None = None) -> None:
+        """The run is to end so, and undoes what it did first.
+
+        Raises:
+            Superseded: another worker has it by now.
+        """
+        about = {"workflow": taken.workflow, "version": taken.version}
+        async with self._db.tenant_tx(taken.tenant_id) as tx:
+            if not await mending_store.begin_undoing(tx, taken, state, error, failed_step):
+                raise Superseded
+            await self._audit.record(
+                tx, taken.by, "run.undoing", f"run:{taken.id}", run=taken.id, metadata=about, payload={"error": error}
+            )
+            await self._events.emit(
+                tx, "run.undoing", {"run": str(taken.id), **about, "error": error}, tenant=taken.tenant_id
+            )
 
     async def tell(
         self,

@@ -13,6 +13,7 @@ from ..kernel.principal import Principal
 from .acting import acting
 
 BUDGET = r"^\d{1,9}(\.\d{1,8})? USD$"
+UNDO = 1_000_000_000  # steps that undo have the number of what they undo plus this
 
 
 class RunState(StrEnum):
@@ -145,6 +146,10 @@ class Stopped(BaseException):
         self.reason = reason
 
 
+class Replayed(BaseException):
+    """Leaves the workflow's code at the point where the run failed or was cancelled."""
+
+
 class Superseded(BaseException):
     """Another worker has the run: whatever this one does from here on must leave no trace."""
 
@@ -192,6 +197,9 @@ class Taken(RunFacts):
     input: str
     fence: int
     attempt: int
+    undoing: RunState | None = None  # how it ends once it has undone what it did
+    error: str | None = None
+    failed_step: int | None = None
 
     @property
     def by(self) -> Principal:
@@ -327,6 +335,7 @@ class StepView(BaseModel):
 class RunDetail(RunView):
     """A run with input, output and steps."""
 
+    undoing: RunState | None = Field(None, description="How it ends, or has ended, by undoing what it did.")
     forked_from: UUID | None = Field(None, description="The run whose steps it has taken over.")
     forked_step: int | None = Field(None, description="It has taken over those below this one.")
     input: Any = None

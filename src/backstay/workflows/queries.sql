@@ -24,7 +24,7 @@ set fence = %(fence)s::bigint, state = 'running', attempt = attempt + 1,
     started_at = coalesce(started_at, %(now)s::timestamptz)
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'running', 'waiting')
 returning tenant_id, id, workflow, version, parent_id, parent_seq, deadline, cancel_reason, principal,
-          input::text as input, fence, attempt;
+          input::text as input, fence, attempt, undoing, error, failed_step;
 
 -- name: recorded
 -- The steps of a run so far, for replay.
@@ -53,7 +53,7 @@ where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)
 
 -- name: find
 -- One run.
-select id, workflow, version, key, state, input, output, error, attempt, parent_id as parent, deadline, forked_from,
+select id, workflow, version, key, state, input, output, error, attempt, parent_id as parent, deadline, undoing, forked_from,
        forked_step, cancel_reason is not null as cancelling, created_at, started_at, finished_at
 from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
 
@@ -171,6 +171,7 @@ select tenant_id, %(fork)s::uuid, seq, kind, name, args_hash, state, output, err
 from backstay.step
 where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and seq < %(step)s::integer and state <> 'started';
 
+<<<<<<< HEAD
 -- name: prune_runs
 -- Runs that ended before a moment, oldest first, with all that hangs on them. One stays while its parent stands, while
 -- a child of it is not through, and while a stream of it is open.
@@ -188,3 +189,15 @@ with old as materialized (
     for update of r skip locked
 )
 delete from backstay.run r using old o where r.tenant_id = %(tenant_id)s::uuid and r.id = o.id;
+=======
+-- name: begin_undoing
+-- From here on the run only undoes what it did, whatever happens; no row when another worker has it.
+update backstay.run set undoing = %(state)s::text, error = %(error)s::text, failed_step = %(failed_step)s::integer
+where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running';
+
+-- name: has_something_to_undo
+-- Whether the run's code has registered a call for its failure.
+select exists (
+    select from backstay.step
+    where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and kind = 'value' and name like 'on\_failure %%');
+>>>>>>> ed96901 (Compensation: a run that fails or is cancelled undoes what it registered, the last first, and goes on undoing after a crash)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from ..jobs import Cancel, JobContext, JobLost, Jobs, Retry, RetryLater, Snooze
+from ..jobs import Cancel, Discard, JobContext, JobLost, Jobs, Retry, RetryLater, Snooze
 from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database
@@ -22,6 +22,7 @@ from .failures import text_of
 from .models import (
     Nondeterministic,
     Recorded,
+    Replayed,
     ResumeRun,
     RunState,
     RunStopped,
@@ -34,6 +35,7 @@ from .models import (
 )
 from .recorder import Recorder
 from .run import Run
+from .undoing import registered, undo
 from .wakes import QUEUE, RESUME, Wakes
 
 if TYPE_CHECKING:
@@ -80,21 +82,17 @@ class Resumption:
         if taken is None:
             return
         try:
-            if reason := taken.cancel_reason or overdue(taken.deadline, self._clock.now()):
-                await self._endings.end(taken, RunState.CANCELLED, error=reason)
-                return
-            await self._go_on(context, taken, recorded)
+            if taken.undoing is not None:
+                await self._undo(taken, recorded, RunState(taken.undoing))
+            elif reason := taken.cancel_reason or overdue(taken.deadline, self._clock.now()):
+                await self._fail(taken, RunState.CANCELLED, reason, undo=registered(recorded))
+            else:
+                await self._go_on(context, taken, recorded)
         except Superseded:
             raise JobLost(f"run {taken.id} was taken up by another worker") from None
 
     async def _go_on(self, context: JobContext, taken: Taken, recorded: tuple[Recorded, ...]) -> None:
-        workflow = self._registered.get((taken.workflow, taken.version))
-        if workflow is None:
-            _log.warning("run waits for its code", workflow=taken.workflow, version=taken.version)
-            raise Snooze(
-                _UNKNOWN_VERSION_WAIT,
-                f"workflow {taken.workflow} is not registered here in version {taken.version}",
-            )
+        workflow = self._code_of(taken)
         run = Run(self._db, self._clock, taken, recorded, workflow.retry, self._around, self._recorder)
         try:
             with self._cancellations.watching(run):
@@ -106,16 +104,53 @@ class Resumption:
         except Nondeterministic as signal:
             await self._endings.end(taken, RunState.NONDETERMINISTIC, error=str(signal))
         except (Cancel, Stopped) as signal:
-            await self._endings.end(taken, RunState.CANCELLED, error=signal.reason)
+            await self._fail(taken, RunState.CANCELLED, signal.reason, undo=bool(run.undoes))
         except Exception as error:
             if context.attempt < workflow.retry.max_attempts and not isinstance(error, RunStopped):
                 _log.warning("the code between the steps failed", exc_info=error)
                 again = self._clock.now() + workflow.retry.delay(context.attempt, random.random)
                 raise RetryLater(text_of(error), self._until(taken, again)) from error
             failed_step = error.seq if isinstance(error, StepFailed) else None
-            await self._endings.end(taken, RunState.FAILED, error=text_of(error), failed_step=failed_step)
+            await self._fail(taken, RunState.FAILED, text_of(error), undo=bool(run.undoes), failed_step=failed_step)
         else:
             await self._endings.end(taken, RunState.COMPLETED, output=text)
+
+    def _code_of(self, taken: Taken) -> "Workflow[Any, Any]":
+        workflow = self._registered.get((taken.workflow, taken.version))
+        if workflow is None:
+            _log.warning("run waits for its code", workflow=taken.workflow, version=taken.version)
+            raise Snooze(
+                _UNKNOWN_VERSION_WAIT,
+                f"workflow {taken.workflow} is not registered here in version {taken.version}",
+            )
+        return workflow
+
+    async def _fail(
+        self, taken: Taken, state: RunState, error: str, *, undo: bool, failed_step: int | None = None
+    ) -> None:
+        """Ends the run, or has the next attempt undo first what it did: whoever comes by then, after a crash too."""
+        if not undo:
+            await self._endings.end(taken, state, error=error, failed_step=failed_step)
+            return
+        await self._endings.undo(taken, state, error, failed_step)
+        raise Snooze(timedelta(), "it undoes what it did")
+
+    async def _undo(self, taken: Taken, recorded: tuple[Recorded, ...], state: RunState) -> None:
+        workflow = self._code_of(taken)
+        run = Run(self._db, self._clock, taken, recorded, workflow.retry, self._around, self._recorder)
+        try:
+            await self._execute(workflow, run, taken)
+        except Nondeterministic as signal:
+            await self._endings.end(taken, RunState.NONDETERMINISTIC, error=str(signal))
+            return
+        except (Exception, Cancel, Discard, Replayed) as error:
+            _log.info("the code has come to where the run ended", reason=text_of(error))
+        try:
+            failed = await undo(run)
+        except Suspend as signal:
+            raise Snooze(signal.after, signal.reason) from signal
+        reason = f"{taken.error}; could not be undone: {', '.join(failed)}" if failed else taken.error
+        await self._endings.end(taken, state, error=reason, failed_step=taken.failed_step)
 
     async def _take(self, context: JobContext, id: UUID) -> tuple[Taken | None, tuple[Recorded, ...]]:
         async with self._db.tenant_tx(context.tenant) as tx:

@@ -1,13 +1,12 @@
 """A run while its code executes: each step is looked up in what is recorded, or executed and recorded."""
 
 import asyncio
-import inspect
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -24,12 +23,13 @@ from .children import child
 from .emitting import emit
 from .failures import HOPELESS, text_of
 from .models import (
+    UNDO,
     Nondeterministic,
     Recorded,
+    Replayed,
     StepFailed,
     StepKind,
     StepState,
-    StepWrite,
     Stopped,
     Superseded,
     Suspend,
@@ -37,10 +37,12 @@ from .models import (
     Waiting,
 )
 from .parallel import count, gather
+from .place import Place
 from .recorder import Journal, Recorder, not_recorded
-from .retrying import in_time
+from .retrying import How, called, in_time
 from .signals import signal
 from .timers import sleep
+from .undoing import Undo, on_failure
 from .versions import is_mark, pass_marks, patched
 
 T = TypeVar("T")
@@ -78,6 +80,8 @@ class Run:
         self._next = 0
         self._branches: dict[asyncio.Task[Any], int] = {}  # of `gather`, with the steps that each has taken
         self._patches: dict[str, bool] = {}
+        self.undoes: list[Undo] = []  # what is to be called when the run fails
+        self.replays_only = taken.undoing is not None  # the code runs for what it has registered, and does nothing more
         self.over: BaseException | None = None  # why this attempt may begin no more steps
         self._done = self._refused = False  # this attempt has finished a step; has refused one because others wait
         self.wake_at: datetime | None = None  # when the first of what the code was left for is due
@@ -107,31 +111,10 @@ class Run:
         return self._taken.deadline
 
     @overload
-    async def step(
-        self,
-        fn: Callable[..., Awaitable[T]],
-        *args: Any,
-        name: str | None = None,
-        retry: Retry | None = None,
-        timeout: timedelta | None = None,
-    ) -> T: ...
+    async def step(self, fn: Callable[..., Awaitable[T]], *args: Any, **how: Unpack[How]) -> T: ...
     @overload
-    async def step(
-        self,
-        fn: Callable[..., T],
-        *args: Any,
-        name: str | None = None,
-        retry: Retry | None = None,
-        timeout: timedelta | None = None,
-    ) -> T: ...
-    async def step(
-        self,
-        fn: Callable[..., Any],
-        *args: Any,
-        name: str | None = None,
-        retry: Retry | None = None,
-        timeout: timedelta | None = None,
-    ) -> Any:
+    async def step(self, fn: Callable[..., T], *args: Any, **how: Unpack[How]) -> T: ...
+    async def step(self, fn: Callable[..., Any], *args: Any, **how: Unpack[How]) -> Any:
         """Calls `fn(*args)` for effects outside, and stores what it returns; a replay gets the stored value.
 
         At-least-once: the intent is committed first, then `fn` runs outside of any transaction, then its output is
@@ -139,15 +122,20 @@ class Run:
         parameter `idempotency_key`, it is handed `<run id>:<step number>`, the same each time. A function that is not
         async runs in a thread. The output is stored as JSON by `fn`'s return annotation.
 
-        A failure suspends the run and is tried again after a backoff, by `retry` or else as the workflow says. An
-        attempt that lasts longer than `timeout` is cancelled and has failed (a thread cannot be stopped: it runs on,
-        and what it returns is ignored).
+        How it is taken: its `name` in the records (the function's own), `retry` (the workflow's) and `timeout` (none).
+        A failure suspends the run and is tried again after a backoff. An attempt that lasts longer than `timeout` is
+        cancelled and has failed (a thread cannot be stopped: it runs on, and what it returns is ignored).
 
         Raises:
             StepFailed: its attempts are used up, or the error is one that repeating cannot mend.
         """
-        place = self._place(StepKind.STEP, name or encoding.name_of(fn), encoding.hash_of(args))
-        place.retry = retry or self._retry
+        place = self._place(StepKind.STEP, how.get("name") or encoding.name_of(fn), encoding.hash_of(args))
+        place.retry = how.get("retry") or self._retry
+        return await self._perform(place, fn, args, how.get("timeout"))
+
+    async def _perform(
+        self, place: Place, fn: Callable[..., Any], args: tuple[Any, ...], timeout: timedelta | None
+    ) -> Any:
         adapter = encoding.adapter_of(fn)
         if (standing := self._standing(place)) is not None:
             return self._replayed(standing, adapter)
@@ -156,7 +144,7 @@ class Run:
         await self._written()
         extra = {"idempotency_key": f"{self.id}:{place.seq}"} if encoding.wants_key(fn) else {}
         try:
-            value = await in_time(_call(fn, args, extra), timeout)
+            value = await in_time(called(fn, args, extra), timeout)
             text = encoding.encode(adapter, value, f"step {place.name}")
             result = encoding.decode(adapter, text, f"step {place.name}")
         except Exception as error:
@@ -203,6 +191,7 @@ class Run:
     child = child
     emit = emit
     gather = gather
+    on_failure = on_failure
     patched = patched
     signal = signal
     sleep = sleep
@@ -226,7 +215,7 @@ class Run:
         """
         if self.over is not None:
             raise self.over
-        left = [step for seq, step in self._recorded.items() if seq >= self._next and not is_mark(step)]
+        left = [step for seq, step in self._recorded.items() if self._next <= seq < UNDO and not is_mark(step)]
         if left:
             raise self._diverged(
                 f"the code returned after {self._next} steps, but step {left[0].seq} ({left[0].name}) is recorded"
@@ -306,11 +295,11 @@ class Run:
             _log.error("step could not be recorded; the run goes on later", exc_info=error)
             raise self._leave(not_recorded(error)) from error
 
-    def _complete(self, place: "Place", text: str, began: datetime) -> None:
+    def _complete(self, place: Place, text: str, began: datetime) -> None:
         self._journal.add(place.write(StepState.COMPLETED, began, output=text, finished_at=self._clock.now()))
         self._count(place, "completed")
 
-    def _place(self, kind: StepKind, name: str, args_hash: bytes) -> "Place":
+    def _place(self, kind: StepKind, name: str, args_hash: bytes) -> Place:
         # Taken before anything is awaited, so that steps started together are numbered in the order of the code.
         if self.over is not None:
             self._refused = True
@@ -323,9 +312,11 @@ class Run:
         seq, self._next = self._next, self._next + 1
         return Place(seq, kind, name, args_hash, self._retry)
 
-    def _standing(self, place: "Place") -> Recorded | None:
+    def _standing(self, place: Place) -> Recorded | None:
         """The finished step recorded at this place, if any."""
         recorded = self._recorded.get(place.seq)
+        if self.replays_only and (recorded is None or recorded.state == StepState.STARTED):
+            raise self._leave(Replayed())
         if recorded is None:
             return None
         if (recorded.kind, recorded.name) != (place.kind, place.name):
@@ -351,7 +342,7 @@ class Run:
             raise StepFailed(recorded.name, recorded.error or "no reason recorded", recorded.seq)
         return encoding.decode(adapter, recorded.output, f"step {recorded.name}")
 
-    async def _signalled(self, place: "Place", signal: Discard | RetryLater | Snooze, began: datetime) -> BaseException:
+    async def _signalled(self, place: Place, signal: Discard | RetryLater | Snooze, began: datetime) -> BaseException:
         match signal:
             case Snooze():
                 return self._leave(Suspend(signal.after, signal.reason or "snoozed"))
@@ -362,7 +353,7 @@ class Run:
 
     async def _failed(
         self,
-        place: "Place",
+        place: Place,
         error: BaseException,
         began: datetime,
         *,
@@ -393,26 +384,6 @@ class Run:
         that waits. Asked again only as long as each attempt finishes a step."""
         return self._done and self._refused
 
-    def _count(self, place: "Place", outcome: str) -> None:
+    def _count(self, place: Place, outcome: str) -> None:
         self._done = self._done or outcome != "retried"
         _outcome(self._taken.workflow, place.kind, outcome).inc()
-
-
-class Place:
-    """Where in the run a step stands, and what identifies it on replay."""
-
-    __slots__ = ("args_hash", "kind", "name", "retry", "seq")
-
-    def __init__(self, seq: int, kind: StepKind, name: str, args_hash: bytes, retry: Retry) -> None:
-        self.seq, self.kind, self.name, self.args_hash, self.retry = seq, kind, name, args_hash, retry
-
-    def write(self, state: StepState, began: datetime, **more: Any) -> StepWrite:
-        """What is to be recorded here."""
-        return StepWrite(self.seq, self.kind, self.name, self.args_hash, state, began, **more)
-
-
-async def _call(fn: Callable[..., Any], args: tuple[Any, ...], extra: dict[str, Any]) -> Any:
-    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
-        return await fn(*args, **extra)
-    value = await asyncio.to_thread(fn, *args, **extra)
-    return await value if inspect.isawaitable(value) else value

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .models import Recorded, StepKind
+from .models import UNDO, Recorded, StepKind
 
 if TYPE_CHECKING:
     from .run import Run
@@ -32,7 +32,7 @@ def _decided(run: "Run", name: str) -> bool:
             run._next = seq + 1
             return True
         seq += 1
-    if any(seq >= run._next for seq in run._recorded):
+    if any(run._next <= seq < UNDO for seq in run._recorded):
         return False
     place = run._place(StepKind.VALUE, name, b"")
     run._standing(place)

@@ -10,7 +10,8 @@ from . import store, waits_store
 from .models import Ended, StepState, Superseded, Waiting
 
 if TYPE_CHECKING:
-    from .run import Place, Run
+    from .place import Place
+    from .run import Run
 
 
 async def wait(
