@@ -171,7 +171,6 @@ select tenant_id, %(fork)s::uuid, seq, kind, name, args_hash, state, output, err
 from backstay.step
 where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and seq < %(step)s::integer and state <> 'started';
 
-<<<<<<< HEAD
 -- name: prune_runs
 -- Runs that ended before a moment, oldest first, with all that hangs on them. One stays while its parent stands, while
 -- a child of it is not through, and while a stream of it is open.
@@ -189,7 +188,7 @@ with old as materialized (
     for update of r skip locked
 )
 delete from backstay.run r using old o where r.tenant_id = %(tenant_id)s::uuid and r.id = o.id;
-=======
+
 -- name: begin_undoing
 -- From here on the run only undoes what it did, whatever happens; no row when another worker has it.
 update backstay.run set undoing = %(state)s::text, error = %(error)s::text, failed_step = %(failed_step)s::integer
@@ -200,4 +199,3 @@ where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)
 select exists (
     select from backstay.step
     where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and kind = 'value' and name like 'on\_failure %%');
->>>>>>> ed96901 (Compensation: a run that fails or is cancelled undoes what it registered, the last first, and goes on undoing after a crash)
