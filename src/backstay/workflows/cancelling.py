@@ -1,6 +1,6 @@
 """Runs that are to stop: because somebody asks, or because their deadline has passed."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -33,11 +33,12 @@ class Cancellations:
         jobs: Jobs,
         wakes: Wakes,
         endings: Endings,
+        registered: Container[tuple[str, str]],
         audit: Audit,
         events: Events,
     ) -> None:
         self._db, self._clock, self._wakes, self._endings = db, clock, wakes, endings
-        self._audit, self._events = audit, events
+        self._registered, self._audit, self._events = registered, audit, events
         self._executing: dict[UUID, Run] = {}
         self.grace = GRACE
         jobs.chore(self._keep)
@@ -46,12 +47,15 @@ class Cancellations:
         """As `Workflows.cancel`."""
         why = f"cancelled by {by.name}" + (f": {reason}" if reason else "")
         async with self._db.join(tx, by.tenant) as tx:
-            state = await waits_store.lock_run(tx, by.tenant, id)
-            if state is None:
+            found = await waits_store.lock(tx, by.tenant, id)
+            if found is None:
                 raise RunNotFound(f"there is no run {id}")
+            state, code = found
             if state.finished:
                 raise RunEnded(id, state)
-            if state == RunState.RUNNING or await mending_store.has_something_to_undo(tx, by.tenant, id):
+            # Where its code is missing, so are those who keep something for it and have to hear of its end.
+            missing = code not in self._registered
+            if state == RunState.RUNNING or missing or await mending_store.has_something_to_undo(tx, by.tenant, id):
                 await self._ask(tx, by, id, why)
             else:
                 run = await waits_store.cancel(tx, by.tenant, id, why, self._clock.now())

@@ -92,9 +92,9 @@ where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid and seq = %(
 update backstay.run set state = 'waiting'
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)s::bigint and state = 'running';
 
--- name: lock_run_state
--- A run's state, which stays until this commits.
-select state from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid for no key update;
+-- name: lock_to_cancel
+-- A run's state, which stays until this commits, and its code.
+select state, workflow, version from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid for no key update;
 
 -- name: cancel_run
 -- Ends a run that nobody executes.

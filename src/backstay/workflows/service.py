@@ -61,7 +61,7 @@ class Workflows:
         self.approvals = Approvals(db, clock, self._wakes, audit, events)
         self.signals = Signals(db, clock, self._wakes, audit, events)
         self._endings = Endings(db, clock, self._wakes, self.approvals, audit, events)
-        self.cancellations = Cancellations(db, clock, jobs, self._wakes, self._endings, audit, events)
+        self.cancellations = Cancellations(db, clock, jobs, self._wakes, self._endings, self._registered, audit, events)
         self._around = Around(self.approvals, self.signals, self.start_with, events)
         self.at_end(self._purses.close)
         Resumption(
@@ -232,8 +232,9 @@ class Workflows:
     async def cancel(self, by: Principal, id: UUID, *, reason: str | None = None, tx: Tx | None = None) -> RunDetail:
         """Cancels a run, and with it the children that it waits for.
 
-        One that is pending or waits ends at once. One that runs is asked: `run.cancelled` is true for the step under
-        way, no further step begins, and what still runs after a grace of ten seconds is cancelled.
+        One that is pending or waits ends at once; when this process does not have its code, a worker ends it. One that
+        runs is asked: `run.cancelled` is true for the step under way, no further step begins, and what still runs after
+        a grace of ten seconds is cancelled.
 
         Raises:
             RunNotFound: the tenant has none of that id.

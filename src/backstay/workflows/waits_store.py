@@ -47,9 +47,10 @@ async def park(tx: Tx, run: Taken) -> bool:
     return await _queries.park.run(tx, tenant_id=run.tenant_id, id=run.id, fence=run.fence) == 1
 
 
-async def lock_run(tx: Tx, tenant: UUID, id: UUID) -> RunState | None:
-    state = await _queries.lock_run_state.value(tx, tenant_id=tenant, id=id)
-    return None if state is None else RunState(state)
+async def lock(tx: Tx, tenant: UUID, id: UUID) -> tuple[RunState, tuple[str, str]] | None:
+    """The run's state, and the name and version of its workflow."""
+    rows = await _queries.lock_to_cancel.rows(tx, tenant_id=tenant, id=id)
+    return (RunState(rows[0][0]), (rows[0][1], rows[0][2])) if rows else None
 
 
 async def cancel(tx: Tx, tenant: UUID, id: UUID, reason: str, now: datetime) -> RunFacts:

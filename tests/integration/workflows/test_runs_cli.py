@@ -34,9 +34,9 @@ async def test_signal_and_cancel(waiting: App, cli: Cli) -> None:
         sent = await cli("runs", "signal", runs[0], "word", "--payload", '{"n": 1}', "--key", "k")
         assert (sent.exit_code, sent.output) == (0, f"signal 1 of run {runs[0]}: word\n")
     cancelled = await cli("runs", "cancel", runs[1], "--reason", "enough")
-    assert (cancelled.exit_code, cancelled.output) == (0, f"run {runs[1]} is cancelled\n")
-    assert (await cli("runs", "cancel", runs[1])).exit_code == 1
+    assert (cancelled.exit_code, cancelled.output) == (0, f"run {runs[1]} is waiting and was asked to stop\n")
     await worker(queues=["workflows"]).run_until_idle()
+    assert (await cli("runs", "cancel", runs[1])).exit_code == 1
     ended = [await waiting.workflows.get(by, run) for run in runs]
     assert [(run.state, run.output) for run in ended] == [(RunState.COMPLETED, {"n": 1}), (RunState.CANCELLED, None)]
     assert "cancelled by command line: enough" in (await cli("runs", "show", runs[1])).output
