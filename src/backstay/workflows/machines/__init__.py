@@ -10,6 +10,7 @@ Guarantees  An illegal change of an instance's state is refused by the database,
             A registered version never changes, and an instance stays on the version it began with.
 """
 
+from .authored import authored
 from .definition import Definition, Rule, State, Transition
 from .machine import Machine
 from .mermaid import diagram
@@ -51,5 +52,6 @@ __all__ = [
     "Transition",
     "TransitionView",
     "UnknownEvent",
+    "authored",
     "diagram",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...kernel.db import Tx
 from ...kernel.principal import Principal
-from .definition import Definition, Guard, Rule
+from .definition import Definition, Guard, Rule, handed_in
 from .models import CodeMissing, GuardRefused, IllegalTransition, Instance, UnknownEvent
 
 
@@ -29,7 +29,7 @@ async def choose(
     reasons = []
     for rule in ways:
         try:
-            if await _permits(rule, instance, data, by, tx):
+            if rule.guard is None or await ask(rule.guard, instance, data, by, tx):
                 return rule
             reasons.append(f"{rule.guard_name} says no")
         except GuardRefused as refusal:
@@ -47,9 +47,8 @@ def missing(name: str) -> Guard:
     return guard
 
 
-async def _permits(rule: Rule, instance: Instance, data: dict[str, Any], by: Principal, tx: Tx) -> bool:
-    if rule.guard is None:
-        return True
+async def ask(guard: Guard, instance: Instance, data: dict[str, Any], by: Principal, tx: Tx) -> bool:
+    """What a guard says, handed what it takes."""
     known = {"by": by, "tx": tx}
-    answer = rule.guard(instance, data, **{name: known[name] for name in rule.handed_in})
+    answer = guard(instance, data, **{name: known[name] for name in handed_in(guard)})
     return bool(await answer if inspect.isawaitable(answer) else answer)

@@ -57,15 +57,6 @@ class Rule:
         """How diagrams and the stored definition call the guard."""
         return None if self.guard is None else str(getattr(self.guard, "__name__", type(self.guard).__name__))
 
-    @property
-    def handed_in(self) -> tuple[str, ...]:
-        """Which of `by` and `tx` the guard takes."""
-        try:
-            parameters = inspect.signature(self.guard).parameters if self.guard else {}
-        except ValueError:
-            return ()  # a builtin that tells nothing of its parameters
-        return tuple(name for name in _HANDED_IN if name in parameters)
-
 
 @dataclass(frozen=True)
 class Definition:
@@ -238,6 +229,15 @@ class Definition:
     def _known(self, state: str, what: str) -> None:
         if state not in self.by_name:
             self._wrong(f"{what}, {state!r}, is not one of its states: {_listed(self.by_name)}")
+
+
+def handed_in(guard: Guard) -> tuple[str, ...]:
+    """Which of `by` and `tx` a guard takes."""
+    try:
+        parameters = inspect.signature(guard).parameters
+    except ValueError:
+        return ()  # a builtin that tells nothing of its parameters
+    return tuple(name for name in _HANDED_IN if name in parameters)
 
 
 def _reached(start: set[str], edges: Sequence[tuple[str, str]]) -> set[str]:
