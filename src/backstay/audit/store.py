@@ -15,9 +15,8 @@ _queries = sql.load(__package__)
 
 async def add_entries(tx: Tx, entries: Sequence[NewEntry], sealed: Mapping[UUID, NewPayload]) -> None:
     """`sealed`: the payloads of those entries that have one, by entry."""
-    await _queries.add_entries.run(
-        tx, entries=json.dumps([_row(e, sealed.get(e.id)) for e in entries], default=str).decode()
-    )
+    rows = json.dumps([_row(entry, sealed.get(entry.id)) for entry in entries], default=str)
+    await _queries.add_entries.run(tx, entries=json.Encoded(rows))
 
 
 def _row(entry: NewEntry, payload: NewPayload | None) -> dict[str, Any]:

@@ -95,12 +95,18 @@ class Client:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 -- we run in one
 
+        async def gone() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
         async def watch() -> None:
             while True:
                 try:
-                    async with asyncio.timeout(heartbeat):
-                        while (await self._receive())["type"] != "http.disconnect":
-                            pass
+                    if heartbeat is None:
+                        await gone()
+                    else:
+                        async with asyncio.timeout(heartbeat):
+                            await gone()
                     self.left = True
                     task.cancel()
                     return

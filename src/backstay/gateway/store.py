@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 import psycopg
 
-from ..kernel import sql
+from ..kernel import json, sql
 from ..kernel.db import Tx
 from .models import (
     Attempt,
@@ -101,7 +101,7 @@ async def begin_windows(tx: Tx, subjects: Iterable[Subject], now: datetime) -> N
     await _queries.begin_windows.run(tx, subjects=_subjects(subjects), now=now)
 
 
-def _subjects(subjects: Iterable[Subject]) -> str:
+def _subjects(subjects: Iterable[Subject]) -> json.Encoded:
     return _json([{"tenant_id": tenant, "scope": scope, "subject": subject} for tenant, scope, subject in subjects])
 
 
@@ -358,13 +358,13 @@ async def savings(tx: Tx, tenant: UUID, since: datetime | None, until: datetime 
     return await _queries.savings.one(tx, Savings, tenant_id=tenant, since=since, until=until)
 
 
-def _keys(windows: Iterable[WindowKey]) -> str:
+def _keys(windows: Iterable[WindowKey]) -> json.Encoded:
     return _json([{"tenant_id": tenant, "budget_id": budget, "starts_at": start} for tenant, budget, start in windows])
 
 
-def _json(rows: Sequence[Mapping[str, Any]]) -> str:
+def _json(rows: Sequence[Mapping[str, Any]]) -> json.Encoded:
     # One parameter for many rows: adapting arrays value by value costs more than the statement itself.
-    return orjson.dumps(rows).decode()
+    return json.Encoded(orjson.dumps(rows))
 
 
 def spend_lines(

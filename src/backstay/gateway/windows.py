@@ -29,7 +29,10 @@ _EACH = {
     Period.MONTH: "a month",
     Period.TOTAL: "in total",
 }
-_TOLD_UNITS = (Unit.REQUESTS, Unit.TOKENS)
+_TOLD = {
+    unit: tuple(f"x-ratelimit-{what}-{unit}".encode() for what in ("limit", "remaining", "reset"))
+    for unit in (Unit.REQUESTS, Unit.TOKENS)
+}
 
 
 @dataclass(slots=True)
@@ -138,17 +141,18 @@ def no_more(full: Window, needs: Needs) -> GatewayError:
 def limit_headers(windows: Sequence[Window], now: datetime) -> Headers:
     """The tightest limit of requests and the tightest one of tokens, in the headers that clients read."""
     headers: list[tuple[bytes, bytes]] = []
-    for unit in _TOLD_UNITS:
+    for unit, (limit, remaining, reset) in _TOLD.items():
         ours = [window for window in windows if window.unit == unit]
         if not ours:
             continue
         # Of two with as little left, the one that stays so for longer.
-        tightest = min(ours, key=lambda window: (window.remaining, now - (window.resets_at or _NEVER)))
-        headers.append((b"x-ratelimit-limit-%b" % unit.encode(), str(int(tightest.amount)).encode()))
-        headers.append((b"x-ratelimit-remaining-%b" % unit.encode(), str(tightest.remaining).encode()))
+        tightest = (
+            ours[0] if len(ours) == 1 else min(ours, key=lambda one: (one.remaining, now - (one.resets_at or _NEVER)))
+        )
+        headers.append((limit, b"%d" % int(tightest.amount)))
+        headers.append((remaining, b"%d" % tightest.remaining))
         if (resets := tightest.resets_at) is not None:
-            reset = duration((resets - now).total_seconds())
-            headers.append((b"x-ratelimit-reset-%b" % unit.encode(), reset.encode()))
+            headers.append((reset, duration((resets - now).total_seconds()).encode()))
     return tuple(headers)
 
 

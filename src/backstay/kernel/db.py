@@ -17,7 +17,8 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import orjson
-from psycopg import AsyncConnection, AsyncCursor, Error, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, Error, OperationalError, adapters
+from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
@@ -27,6 +28,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from . import json, telemetry
 from .errors import ConfigurationError, Conflict, Invalid, TenantMismatch, Unavailable
 from .notify import CHANNEL, Notifier, note_line, payloads
+from .pipeline import gathered
 from .settings import Settings
 from .sql import Query
 
@@ -167,8 +169,8 @@ class Database:
 
         `indexed` keeps its statements on indexes: a plan that was made while a queue was empty would scan the table,
         and be kept while 100,000 jobs arrive. Each is planned once: to plan a claim takes longer than to make it.
-        `pipelined` sends statements without waiting for those before them, the
-        first with the beginning and the last with the commit; only fetching rows waits.
+        `pipelined` sends statements together, see `gathered`: the first with the beginning and the last with the commit;
+        only fetching rows waits.
         """
         opening = self._begin_ours + (_INDEXED if indexed else "")
         async with self._begin(SYSTEM, opening, None, pipelined=pipelined) as tx:
@@ -242,7 +244,7 @@ class Database:
         late = pipelined and ";" not in opening  # several statements in one cannot go into a pipeline
         connection = await self._opened(role, "" if late else opening)
         try:
-            async with connection.pipeline() if pipelined else nullcontext():
+            async with gathered(connection) if pipelined else nullcontext():
                 if late:
                     await connection.execute(opening)
                 tx = Tx(connection, tenant, self.notifier)
@@ -343,6 +345,16 @@ class Database:
     async def _send_notes(self, lines: list[str]) -> None:
         async with self.system_tx() as tx:
             await tx.execute("select pg_notify(%s, line) from unnest(%s::text[]) line", [CHANNEL, lines])
+
+
+class _AsItIs(Dumper):
+    oid = adapters.types["json"].oid
+
+    def dump(self, obj: json.Encoded) -> bytes:
+        return obj.text
+
+
+adapters.register_dumper(json.Encoded, _AsItIs)
 
 
 class _Jsonb(JsonbDumper):

@@ -8,6 +8,15 @@ import orjson
 from .errors import Invalid
 
 
+class Encoded:
+    """JSON that a statement takes as it is. As a text it would be copied twice on its way, and a batch's is long."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+
 def dumps(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
     """`value` as JSON. NaN and infinity become null, as JSON has neither.
 
