@@ -77,6 +77,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
     from backstay.gateway import Gateway
     from backstay.gateway.catalog import Route
     from backstay.gateway.front import GatewayFront
+    from backstay.kernel import garbage
     from backstay.kernel.clock import SystemClock
     from backstay.kernel.crypto import Vault
     from backstay.kernel.db import Database
@@ -104,6 +105,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
             )
             bound = config.bind_socket()
             bound.listen(1024)  # whoever hears of the port may connect
+            garbage.settle()  # as `backstay serve` does
             ports.put((bound.getsockname()[1], issued.secret))
             await uvicorn.Server(config).serve([bound])
 

@@ -20,7 +20,7 @@ from rich.markup import escape
 from . import __version__
 from .app import App
 from .auth import IssuedKey
-from .kernel import telemetry
+from .kernel import garbage, telemetry
 from .kernel.errors import ConfigurationError
 from .kernel.principal import Principal
 from .kernel.settings import Settings
@@ -76,6 +76,7 @@ async def up(settings: Settings, out: Console) -> None:
         out.print(f"  reference   {address}/docs")
         out.print(f"  API         {address}/v1 (OpenAI, Anthropic), {address}/v1beta (Gemini), {address}/api")
         _show_once(issued, out)
+        garbage.settle()
         out.print(f"  ready in {time.time() - begun:.1f} s. Ctrl-C stops everything; nothing is lost.")
         await server
         await asyncio.gather(*tasks)
@@ -94,6 +95,7 @@ async def serve(settings: Settings, out: Console) -> None:
         await app.start(migrate=False)
         issued = await app.ensure_admin()
         await building
+        garbage.settle()
         out.print(f"serving {_address(settings, listener)}")
         _show_once(issued, out)
         await _http(app, settings, listener, _on_signal())
@@ -115,6 +117,7 @@ async def work(settings: Settings, queues: Sequence[str] | None, out: Console, *
         await app.content.sweep()
         await app.retention.ensure_schedule(app.default_tenant)
         worker = app.jobs.worker(queues=queues, concurrency=settings.worker_concurrency)
+        garbage.settle()
         await worker.run(stop)
     finally:
         await app.stop()
