@@ -169,8 +169,8 @@ class Database:
 
         `indexed` keeps its statements on indexes: a plan that was made while a queue was empty would scan the table,
         and be kept while 100,000 jobs arrive. Each is planned once: to plan a claim takes longer than to make it.
-        `pipelined` sends statements together, see `gathered`: the first with the beginning and the last with the commit;
-        only fetching rows waits.
+        `pipelined` sends statements together, see `gathered`: the first with the beginning and the last with the
+        commit; only fetching rows waits.
         """
         opening = self._begin_ours + (_INDEXED if indexed else "")
         async with self._begin(SYSTEM, opening, None, pipelined=pipelined) as tx:

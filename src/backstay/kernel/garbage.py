@@ -6,7 +6,7 @@ they set off a search for cycles every other call, and every so often one throug
 
 import gc
 
-_YOUNG, _MIDDLE, _OLD = 20_000, 20, 10  # new objects before a search; searches before one among the older ones
+_YOUNG, _MIDDLE, _OLD = 5_000, 20, 10  # new objects before a search; searches before one among the older ones
 
 
 def settle() -> None:

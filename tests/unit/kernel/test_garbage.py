@@ -24,7 +24,7 @@ made = []
 while late() is not None and len(made) < 100_000:
     made.append([])
 assert late() is None, "nobody searches any more"
-assert len(made) > 5_000, "it is searched for as often as before"
+assert len(made) > 2_000, "it is searched for as often as before"
 """
 
 
