@@ -10,11 +10,12 @@ from types import FunctionType
 from typing import Any, get_type_hints
 
 import orjson
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from .models import NotStorable
 
+_MASK = "**********"  # what a secret is written as
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -36,12 +37,17 @@ def encode(adapter: TypeAdapter[Any], value: Any, what: str) -> str:
     """`value` as JSON text.
 
     Raises:
-        NotStorable: it has no JSON form, does not fit the annotation, or holds a NUL character.
+        NotStorable: it has no JSON form, does not fit the annotation, or holds a secret or a NUL character.
     """
     try:
         text = adapter.dump_json(value, warnings="error").decode()
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         raise NotStorable(f"{what} returned a {type(value).__name__} that cannot be stored: {error}") from None
+    if _MASK in text and _holds_secret(adapter.dump_python(value)):
+        raise NotStorable(
+            f"{what} returned a secret (SecretStr or SecretBytes), which is never stored in clear and would be lost "
+            "masked: return where it lies, such as its name or id, and read it in the step that uses it"
+        )
     if "\\u0000" in text and _has_nul(orjson.loads(text)):
         raise NotStorable(f"{what} returned text with a NUL character, which Postgres cannot store")
     return text
@@ -127,6 +133,14 @@ _DATA = {"datetime", "uuid", "decimal", "fractions", "pathlib", "ipaddress", "zo
 
 def _encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, SecretStr | SecretBytes):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_secret(item) for pair in value.items() for item in pair)
+    return isinstance(value, list | tuple | Set) and any(map(_holds_secret, value))
 
 
 def _has_nul(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr, TypeAdapter
 
 from backstay.workflows import NotStorable
 from backstay.workflows.encoding import adapter_of, decode, encode, hash_of, name_of, wants_key
@@ -115,3 +115,15 @@ def test_names_and_keys_are_found_through_methods_and_partials() -> None:
     assert name_of(client.call) == name_of(functools.partial(client.call)) == "Client.call"
     assert wants_key(client.call)
     assert not wants_key(len)
+
+
+class Login(BaseModel):
+    name: str
+    passwords: list[SecretStr]
+
+
+def test_a_secret_is_refused_and_not_named_and_what_only_looks_masked_is_stored() -> None:
+    with pytest.raises(NotStorable, match="secret") as refused:
+        encode(TypeAdapter(Login), Login(name="ada", passwords=[SecretStr("hunter2")]), "step login")
+    assert "hunter2" not in str(refused.value)
+    assert encode(TypeAdapter(str), "**********", "step mask") == '"**********"'
