@@ -1,13 +1,14 @@
-"""Agents: a question becomes a durable run that searches, asks a model, streams the answer and stores it.
+"""Agents: a model that may call tools, until it answers; each model call and each tool call is a step of a run.
 
-Owns        answer
-States      those of the run `agents.answer`; an answer's outcome is answered | cancelled
-Guarantees  A question asked in a transaction runs if and only if that transaction commits. After a crash the
-run goes on
-            with the step that was under way; finished steps are not repeated. The stored answer, its audit
-            entry, its event and the stream's end commit together. A model call that a crash interrupted is
-            made again (at-least-once; the ledger shows both), and its stream says so: a `status` event with
-            `restarted` makes void what was shown.
+Owns        answer (of the first agent, `ask`, which answers one question from documents)
+States      those of the run; an answer's outcome is answered | cancelled
+Guarantees  A run started in a transaction exists if and only if that transaction commits. After a crash it goes on with
+            the step that was under way; finished steps are not repeated. A model call that a crash interrupted is made
+            again (at-least-once; the ledger shows both), and the stream says so: a `status` event with `restarted`
+            makes void what was shown.
+            A tool sees only arguments that fit its signature. Its call is audited before and after, linked to the
+            model call; one that needs a human's consent is made as the human decided, and not before.
+            The end of a run ends its stream, in one transaction.
 """
 
 from .consent import Consent
@@ -22,6 +23,7 @@ from .errors import (
     TokensExhausted,
     ToolError,
 )
+from .mcp import McpServer
 from .models import Answer, AnswerNotFound, Ask, Source, stream_of
 from .service import Agents
 from .tool import Tool
@@ -36,6 +38,7 @@ __all__ = [
     "Consent",
     "DeadlinePassed",
     "LoopDetected",
+    "McpServer",
     "OutputInvalid",
     "Source",
     "StepsExhausted",

@@ -19,7 +19,7 @@ from .output import Output
 from .reply import Reply
 from .speaker import Speaker
 from .talk import Message, Talk, checked
-from .tool import Offer
+from .tool import Offer, Source
 
 O = TypeVar("O")  # noqa: E741 -- output, as in Workflow[I, O]
 _RETRY = Retry(max_attempts=5, base=timedelta(seconds=0.5), cap=timedelta(seconds=30))
@@ -64,12 +64,14 @@ class Agent(Generic[O]):
         means: Means,
         *,
         tools: Sequence[Offer] = (),
+        sources: Sequence[Source] = (),
         instructions: str = "",
         output: TypeAdapter[O] | None = None,
         limits: Limits | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name, self.model, self.tools, self.instructions = name, model, tuple(tools), instructions
+        self.name, self.model, self.instructions = name, model, instructions
+        self.tools, self.sources = tuple(tools), tuple(sources)
         self.output, self.limits, self.parameters = output, limits or Limits(), dict(parameters or {})
         self.means = means
         self._workflow = means.workflows.workflow(name=f"agent:{name}", retry=_RETRY)(self._answer)
@@ -117,11 +119,11 @@ class Agent(Generic[O]):
                 await self.means.output.open(handle.by, handle.id, tx)
         return AgentRun(handle, stream_of(handle.id))
 
-    def request(self, talk: Talk) -> dict[str, Any]:
+    def request(self, talk: Talk, tools: Iterable[Offer]) -> dict[str, Any]:
         """The next model call."""
         body: dict[str, Any] = {**self.parameters, "model": self.model, "messages": talk.told()}
-        if self.tools:
-            body["tools"] = [_offered(tool) for tool in self.tools]
+        if offered := [_offered(tool) for tool in tools]:
+            body["tools"] = offered
         if self.output is not None:
             schema = {"name": "output", "schema": self.output.json_schema()}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}

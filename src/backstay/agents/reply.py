@@ -37,6 +37,7 @@ class Reply(Generic[O]):
         """Takes turns with the model until it answers."""
         timed = self._agent.limits.deadline is not None
         self.meter = Meter(self._agent.limits, await self._run.now() if timed else None)
+        await self._find_tools()
         corrections = 0
         while True:
             if timed:
@@ -53,9 +54,18 @@ class Reply(Generic[O]):
                 raise OutputInvalid(f"the answer does not fit, the model was told {_CORRECTIONS} times: {wrong}")
             self.talk.mend(wrong)
 
+    async def _find_tools(self) -> None:
+        """Asks the sources, each in a step: a replay offers what was found then. A name that is taken stays so."""
+        for source in self._agent.sources:
+            for spec in await self._run.step(source.list_tools, name=f"tools:{source.name}"):
+                offer = source.offer(spec)
+                self._tools.setdefault(offer.name, offer)
+
     async def _speak(self) -> Turn:
         run, agent = self._run, self._agent
-        say = partial(agent.means.speaker.say, run.by, run.id, agent.name, agent.request(self.talk))
+        say = partial(
+            agent.means.speaker.say, run.by, run.id, agent.name, agent.request(self.talk, self._tools.values())
+        )
         turn: Turn = await run.step(say, name=f"model:{self.meter.step()}")
         if turn.outcome == "cancelled":
             raise Cancel("somebody asked the stream to stop")

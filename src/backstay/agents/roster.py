@@ -21,8 +21,8 @@ _BOUNDS = {field.name for field in fields(Limits)}
 
 
 class Options(TypedDict, total=False):
-    """`tools`: what `app.tool` made, or plain functions. `parameters`: more of the request to the model, such as
-    `{"temperature": 0}`. The others bound one reply, see Limits."""
+    """`tools`: what `app.tool` made, plain functions, or MCP servers. `parameters`: more of the request to the model,
+    such as `{"temperature": 0}`. The others bound one reply, see Limits."""
 
     tools: Iterable[Any]
     instructions: str
@@ -66,11 +66,13 @@ class Roster:
         if taken := _OURS & set(parameters):
             raise ConfigurationError(f"the agent {name} sets {', '.join(sorted(taken))} itself: not in `parameters`")
         bounds: dict[str, Any] = {key: value for key, value in options.items() if key in _BOUNDS}
+        tools, sources = self._toolbox.sorted_out(options.get("tools", ()))
         made = Agent(
             name,
             model,
             self._means,
-            tools=self._toolbox.all_of(options.get("tools", ())),
+            tools=tools,
+            sources=sources,
             instructions=options.get("instructions", ""),
             output=None if output is None else _adapter(output, name),
             limits=Limits(**bounds).checked(name),

@@ -38,6 +38,16 @@ class Offer(Protocol):
     async def call(self, context: ToolContext, arguments: str) -> str: ...
 
 
+class Source(Protocol):
+    """Where an agent finds tools when it replies, such as an MCP server."""
+
+    name: str
+
+    async def list_tools(self) -> list[Any]: ...
+
+    def offer(self, spec: Any) -> Offer: ...
+
+
 class Tool(Generic[P, R]):
     """Calling it calls the function. What the model sees of it is `name`, `description` and `schema`."""
 

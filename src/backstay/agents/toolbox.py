@@ -5,7 +5,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ..kernel.errors import ConfigurationError
 from .consent import Consent
-from .tool import MAX_RESULT, Offer, Tool
+from .tool import MAX_RESULT, Offer, Source, Tool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,6 +57,14 @@ class Toolbox:
         if function is None:
             return lambda function: self._add(Tool(function, **options))
         return self._add(Tool(function, **options))
+
+    def sorted_out(self, given: Iterable[Any]) -> tuple[list[Offer], list[Source]]:
+        """What an agent is given: tools, and sources of more. Raises as `all_of`."""
+        tools: list[Any] = []
+        sources: list[Source] = []
+        for one in given:
+            (sources if callable(getattr(one, "list_tools", None)) else tools).append(one)
+        return self.all_of(tools), sources
 
     def all_of(self, given: Iterable[Any]) -> list[Offer]:
         """Tools as an agent is given them; a plain function becomes one.
