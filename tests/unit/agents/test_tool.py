@@ -14,6 +14,7 @@ from backstay.agents.toolbox import Toolbox
 from backstay.kernel.errors import ConfigurationError
 from backstay.kernel.principal import Principal
 
+ORDER = UUID("0189f7e2-0000-7000-8000-000000000001")
 CONTEXT = ToolContext(Principal.system(uuid4(), "test"), uuid4(), "run:1")
 
 
@@ -83,12 +84,12 @@ async def test_arguments_arrive_as_values_of_the_annotated_types_and_the_result_
         ("[]", "arguments"),
         ('{"order": "x", "amount": 1}', "- order: Input should be a valid UUID"),
         ('{"amount": 1}', "- order: Field required"),
-        (f'{{"order": "{uuid4()}", "amount": 0}}', "- amount: Input should be greater than 0"),
-        (f'{{"order": "{uuid4()}", "amount": 1, "reason": "mood"}}', "- reason: Input should be 'late' or 'broken'"),
-        (f'{{"order": "{uuid4()}", "amount": 1, "sudo": true}}', "- sudo: Extra inputs are not permitted"),
-        (f'{{"order": "{uuid4()}", "amount": 1, "idempotency_key": "mine"}}', "- idempotency_key: Extra inputs"),
-        (f'{{"order": "{uuid4()}", "amount": 1, "context": {{}}}}', "- context: Extra inputs"),
-        (f'{{"order": "{uuid4()}", "amount": true}}', "- amount: "),
+        (f'{{"order": "{ORDER}", "amount": 0}}', "- amount: Input should be greater than 0"),
+        (f'{{"order": "{ORDER}", "amount": 1, "reason": "mood"}}', "- reason: Input should be 'late' or 'broken'"),
+        (f'{{"order": "{ORDER}", "amount": 1, "sudo": true}}', "- sudo: Extra inputs are not permitted"),
+        (f'{{"order": "{ORDER}", "amount": 1, "idempotency_key": "mine"}}', "- idempotency_key: Extra inputs"),
+        (f'{{"order": "{ORDER}", "amount": 1, "context": {{}}}}', "- context: Extra inputs"),
+        (f'{{"order": "{ORDER}", "amount": true}}', "- amount: "),
     ],
 )
 async def test_bad_arguments_never_reach_the_function(given, told):
