@@ -111,6 +111,7 @@ class App:
 
         self.tool = self.agents.tools.tool
         self.agent = self.agents.roster.agent
+        self.durable = self.agents.durable
         self.job = self.jobs.job
         self.schedule = self.schedules.declare
         self.workflow = self.workflows.workflow

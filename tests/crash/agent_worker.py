@@ -1,6 +1,6 @@
 """A worker that kills itself with SIGKILL in the middle of an agent's run and behind each of its steps, once each.
 
-    python agent_worker.py DATABASE_URL RUN
+    python agent_worker.py DATABASE_URL RUN PLACES ours|pydantic-ai
 
 It imports everything once and forks a worker; when that was killed, the next one. At the end it prints how many were
 killed. `effect` is a table of the test: what the tools did outside, with the key that they were handed.
@@ -8,6 +8,7 @@ killed. `effect` is a table of the test: what the tools did outside, with the ke
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from pydantic import BaseModel
 
 from backstay.agents import ToolContext
 from backstay.agents.agent import Agent
@@ -23,7 +25,7 @@ from backstay.agents.speaker import Speaker
 from backstay.app import App
 from backstay.kernel.principal import Principal
 from backstay.kernel.settings import Settings
-from backstay.workflows import Run
+from backstay.workflows import Run, Workflow
 
 MASTER_KEY = "crash-test-master-key-0123456789abcdef"
 BOTH = [{"tool": "pay", "arguments": {"what": what}} for what in ("rent", "tax")]
@@ -44,6 +46,36 @@ def build(app: App, url: str) -> Agent[str]:
         return f"{what} paid"
 
     return app.agent("payer", model="sim:script?price=0.01", tools=[pay], instructions=json.dumps({"script": STEPS}))
+
+
+class Order(BaseModel):
+    text: str
+
+
+def build_durable(app: App, url: str) -> Workflow[Order, str]:
+    """The same as an agent of pydantic-ai."""
+    from pydantic_ai import Agent as PydanticAgent
+
+    from backstay.agents.pydantic_ai import tool_context
+
+    async def pay(what: str) -> str:
+        """Pay something."""
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as outside:
+            await outside.execute("insert into public.effect values (%s, %s)", [what, tool_context().idempotency_key])
+        await die_once(url, f"in {what}")
+        return f"{what} paid"
+
+    payer = PydanticAgent(name="payer", tools=[pay], instructions=json.dumps({"script": STEPS}))
+    durable = app.durable(payer, model="sim:script?price=0.01")
+
+    @app.workflow
+    async def order(run: Run, order: Order) -> str:
+        return (await durable.run(run, order.text)).output
+
+    return order
+
+
+BUILD = {"ours": build, "pydantic-ai": build_durable}
 
 
 async def die_once(url: str, where: str) -> None:
@@ -72,7 +104,7 @@ def arm(url: str) -> None:
 
 async def work(url: str, run: UUID) -> None:
     async with App(settings(url)) as app:
-        build(app, url)
+        BUILD[sys.argv[4]](app, url)
         stop = asyncio.Event()
         working = asyncio.create_task(app.jobs.worker(concurrency=2).run(stop))
         await app.workflows.result(Principal.system(app.default_tenant, "test"), run, timeout=30)
@@ -81,6 +113,8 @@ async def work(url: str, run: UUID) -> None:
 
 
 def main(url: str, run: UUID) -> None:
+    if sys.argv[4] == "pydantic-ai":
+        importlib.import_module("backstay.agents.pydantic_ai")
     gc.freeze()
     killed = 0
     while True:

@@ -9,6 +9,7 @@ Guarantees  A run started in a transaction exists if and only if that transactio
             A tool sees only arguments that fit its signature. Its call is audited before and after, linked to the
             model call; one that needs a human's consent is made as the human decided, and not before.
             The end of a run ends its stream, in one transaction.
+            All of this holds for an agent of pydantic-ai, too, once `durable` has taken it on (pydantic_ai).
 """
 
 from .consent import Consent

@@ -1,6 +1,7 @@
 """Starts runs that answer questions, and gives back their answers."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 from ..audit import Audit
@@ -23,6 +24,13 @@ from .speaker import Speaker
 from .steps import Steps
 from .toolbox import Toolbox
 
+if TYPE_CHECKING:
+    from pydantic_ai import Agent as PydanticAgent
+
+    from .pydantic_ai import Durable
+
+D = TypeVar("D")
+O = TypeVar("O")  # noqa: E741 -- output, as in Workflow[I, O]
 _RETRY = Retry(max_attempts=5, base=timedelta(seconds=0.5), cap=timedelta(seconds=30))
 
 
@@ -45,9 +53,22 @@ class Agents:
         output = Output(streams, clock)
         workflows.at_end(output.end)
         self.tools = Toolbox()
-        self.roster = Roster(Means(db, workflows, self._speaker, Hands(db, audit, output), output), self.tools)
+        self._means = Means(db, workflows, self._speaker, Hands(db, audit, output), output)
+        self.roster = Roster(self._means, self.tools)
         self._steps = Steps(clock, content, self._speaker, streams, audit, events)
         self._workflow = workflows.workflow(name=WORKFLOW, retry=_RETRY)(self._answer)
+
+    def durable(self, agent: "PydanticAgent[D, O]", *, model: str) -> "Durable[D, O]":
+        """An agent of pydantic-ai whose model requests and tool calls are steps, for use inside of a workflow.
+
+        `model`: a route, or `provider:model`; it takes the place of the agent's own.
+
+        Raises:
+            ConfigurationError: the extra `pydantic-ai` is not installed.
+        """
+        from .pydantic_ai import Durable
+
+        return Durable(self._means, agent, model)
 
     async def ask(
         self,
