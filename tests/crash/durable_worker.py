@@ -36,6 +36,7 @@ from backstay.workflows import Run, Workflow, Workflows
 
 MASTER_KEY = "crash-test-master-key-0123456789abcdef"
 TRANSACTIONS = 3
+LONG = random.Random(7).randbytes(40_000).hex()  # an answer that does not fit into the step's row
 OUTSIDE_STEPS = 2 * TRANSACTIONS
 WAITS = 4  # ways to wait: for a person, for a time, for a signal, for a child; each run waits in one of them
 
@@ -73,12 +74,12 @@ def build(
     jobs = Jobs(db, clock, config)
     workflows = Workflows(db, clock, jobs, Audit(db, clock, Vault.of(config)), Events(db, clock))
 
-    async def call_outside(*, idempotency_key: str) -> str:
+    async def call_outside(answer: str, *, idempotency_key: str) -> str:
         assert outside is not None
         with outside.open("ab", buffering=0) as file:  # one write at the end of the file: lines do not mix
             file.write(f"{idempotency_key}\n".encode())
         await asyncio.sleep(random.uniform(0, 0.02))
-        return idempotency_key
+        return f"{idempotency_key}:{answer}"
 
     async def write(tx: Tx, run: UUID, step: int) -> int:
         await tx.execute("insert into public.effect values (%s, %s)", [run, step])
@@ -104,8 +105,8 @@ def build(
     async def deliver(run: Run, parcel: Parcel) -> int:
         chance = await run.random()
         for number in range(TRANSACTIONS):
-            keys = await asyncio.gather(run.step(call_outside), run.step(call_outside))
-            assert {key.partition(":")[0] for key in keys} == {str(run.id)}
+            answers = await asyncio.gather(*(run.step(call_outside, answer) for answer in ("short", LONG)))
+            assert [answer.split(":")[::2] for answer in answers] == [[str(run.id), "short"], [str(run.id), LONG]]
             assert await run.transaction(write, run.id, number) == number
             if number == 0:
                 await wait(run, parcel)

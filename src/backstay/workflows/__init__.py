@@ -1,6 +1,6 @@
 """Workflows: runs made of steps, which go on where they were after a crash, a deploy or a failure.
 
-Owns        run, step
+Owns        run, step, run_blob (inputs and outputs over 64 kB)
 States      run: pending → running ⇄ waiting → completed | failed | cancelled | nondeterministic
             step: started → completed | failed
 Guarantees  A run started in a transaction exists if and only if that transaction commits, and then it ends.
@@ -11,6 +11,7 @@ Guarantees  A run started in a transaction exists if and only if that transactio
             transaction that brings it, through one job; no wake-up is lost.
             run.on_failure: what was registered is undone in reverse when the run fails or is cancelled, after a crash
             in the middle too.
+            An input or output over 64 kB is committed with its row, and read with it; over 16 MiB it is refused.
             Steps of concurrent runs are committed together; none is in another's way.
 """
 
@@ -37,6 +38,7 @@ from .models import (
     Suspend,
     UnknownVersion,
     UnknownWorkflow,
+    ValueTooLarge,
     Waiting,
 )
 from .run import Run
@@ -75,6 +77,7 @@ __all__ = [
     "Suspend",
     "UnknownVersion",
     "UnknownWorkflow",
+    "ValueTooLarge",
     "Waiting",
     "Workflow",
     "Workflows",

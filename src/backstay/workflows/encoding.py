@@ -13,8 +13,9 @@ import orjson
 from pydantic import BaseModel, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from .models import NotStorable
+from .models import NotStorable, ValueTooLarge
 
+MOST_BYTES = 16 * 1024 * 1024  # of one input or output
 _MASK = "**********"  # what a secret is written as
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -38,11 +39,18 @@ def encode(adapter: TypeAdapter[Any], value: Any, what: str) -> str:
 
     Raises:
         NotStorable: it has no JSON form, does not fit the annotation, or holds a secret or a NUL character.
+        ValueTooLarge: it takes more than 16 MiB.
     """
     try:
-        text = adapter.dump_json(value, warnings="error").decode()
+        stored = adapter.dump_json(value, warnings="error")
+        text = stored.decode()
     except (PydanticSerializationError, UnicodeEncodeError) as error:
         raise NotStorable(f"{what} returned a {type(value).__name__} that cannot be stored: {error}") from None
+    if len(stored) > MOST_BYTES:
+        raise ValueTooLarge(
+            f"{what} returned {len(stored) / 2**20:.1f} MiB, and at most {MOST_BYTES // 2**20} MiB are stored: keep it "
+            "where you keep files or in a table of yours, and return where it lies, such as its name or id"
+        )
     if _MASK in text and _holds_secret(adapter.dump_python(value)):
         raise NotStorable(
             f"{what} returned a secret (SecretStr or SecretBytes), which is never stored in clear and would be lost "

@@ -29,6 +29,7 @@ async def move(tx: Tx, tenant: UUID, id: UUID, version: str) -> None:
 async def fork(tx: Tx, tenant: UUID, id: UUID, fork: UUID, step: int, version: str, now: datetime) -> None:
     await _queries.fork_run.run(tx, tenant_id=tenant, id=id, fork=fork, step=step, version=version, now=now)
     await _queries.fork_steps.run(tx, tenant_id=tenant, id=id, fork=fork, step=step)
+    await _queries.fork_blobs.run(tx, tenant_id=tenant, id=id, fork=fork, step=step)
 
 
 async def begin_undoing(tx: Tx, run: Taken, state: str, error: str, failed_step: int | None) -> bool:

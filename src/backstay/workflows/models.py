@@ -81,6 +81,12 @@ class NotStorable(Invalid):
     code, title = "not_storable", "The value cannot be stored"
 
 
+class ValueTooLarge(NotStorable):
+    """An input or output that is larger than what is kept of one."""
+
+    code, title = "value_too_large", "The value is too large to be stored"
+
+
 class RunStopped(BackstayError):
     """Raised by code that knows that the run would come to the same end again: it is not tried again."""
 

@@ -24,11 +24,17 @@ set fence = %(fence)s::bigint, state = 'running', attempt = attempt + 1,
     started_at = coalesce(started_at, %(now)s::timestamptz)
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and state in ('pending', 'running', 'waiting')
 returning tenant_id, id, workflow, version, parent_id, parent_seq, deadline, cancel_reason, principal,
-          input::text as input, fence, attempt, undoing, error, failed_step;
+          coalesce(input, (select b.body from backstay.run_blob b
+                           where b.tenant_id = run.tenant_id and b.run_id = run.id and b.part = 'input'))::text as input,
+          fence, attempt, undoing, error, failed_step;
 
 -- name: recorded
 -- The steps of a run so far, for replay.
-select seq, kind, name, args_hash, state, output::text as output, error, attempt, failures, due_at
+select seq, kind, name, args_hash, state,
+       coalesce(output, (select b.body from backstay.run_blob b
+                         where b.tenant_id = step.tenant_id and b.run_id = step.run_id and b.part = 'step'
+                           and b.seq = step.seq))::text as output,
+       error, attempt, failures, due_at
 from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid order by seq;
 
 -- name: hold
@@ -44,6 +50,11 @@ for no key update;
 -- because another worker has the run, or another transaction holds it.
 select item from backstay.record_steps(%(rows)s::json) as item;
 
+-- name: keep
+-- An input or output too large for the row that the same transaction has written.
+insert into backstay.run_blob (tenant_id, run_id, part, seq, body)
+values (%(tenant_id)s::uuid, %(run_id)s::uuid, %(part)s::text, %(seq)s::integer, %(body)s::jsonb);
+
 -- name: finish
 -- Ends a run; no row when another worker has it.
 update backstay.run
@@ -53,13 +64,21 @@ where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and fence = %(fence)
 
 -- name: find
 -- One run.
-select id, workflow, version, key, state, input, output, error, attempt, parent_id as parent, deadline, undoing, forked_from,
-       forked_step, cancel_reason is not null as cancelling, created_at, started_at, finished_at
+select id, workflow, version, key, state,
+       coalesce(input, (select b.body from backstay.run_blob b
+                        where b.tenant_id = run.tenant_id and b.run_id = run.id and b.part = 'input')) as input,
+       coalesce(output, (select b.body from backstay.run_blob b
+                         where b.tenant_id = run.tenant_id and b.run_id = run.id and b.part = 'output')) as output,
+       error, attempt, parent_id as parent, deadline, undoing, forked_from, forked_step, cancel_reason is not null as cancelling, created_at, started_at, finished_at
 from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid;
 
 -- name: steps
 -- A run's steps as people see them.
-select seq, kind, name, state, output, error, attempt, failures, started_at, due_at, finished_at
+select seq, kind, name, state,
+       coalesce(output, (select b.body from backstay.run_blob b
+                         where b.tenant_id = step.tenant_id and b.run_id = step.run_id and b.part = 'step'
+                           and b.seq = step.seq)) as output,
+       error, attempt, failures, started_at, due_at, finished_at
 from backstay.step where tenant_id = %(tenant_id)s::uuid and run_id = %(run_id)s::uuid order by seq;
 
 -- name: page
@@ -170,6 +189,14 @@ select tenant_id, %(fork)s::uuid, seq, kind, name, args_hash, state, output, err
        finished_at
 from backstay.step
 where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid and seq < %(step)s::integer and state <> 'started';
+
+-- name: fork_blobs
+-- What is large of the input and of the steps taken over, for the new run.
+insert into backstay.run_blob (tenant_id, run_id, part, seq, body)
+select tenant_id, %(fork)s::uuid, part, seq, body
+from backstay.run_blob
+where tenant_id = %(tenant_id)s::uuid and run_id = %(id)s::uuid
+  and (part = 'input' or part = 'step' and seq < %(step)s::integer);
 
 -- name: prune_runs
 -- Runs that ended before a moment, oldest first, with all that hangs on them. One stays while its parent stands, while

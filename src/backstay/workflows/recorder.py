@@ -12,7 +12,7 @@ from functools import partial
 from ..kernel import telemetry
 from ..kernel.batch import Batcher
 from ..kernel.db import Database
-from . import store
+from . import blobs, store
 from .models import StepWrite, Superseded, Suspend, Taken
 
 _MOST = 512  # runs in one commit
@@ -29,9 +29,16 @@ class Recorder:
         self._batches: Batcher[tuple[Taken, Sequence[StepWrite]], bool] = Batcher(
             "steps", self._write, _MOST, lanes=_LANES
         )
+        self._alone: set[asyncio.Task[bool]] = set()
 
     def record(self, run: Taken, steps: Sequence[StepWrite]) -> "asyncio.Future[bool]":
-        """Writes all of them in one commit; False when another worker has the run."""
+        """Writes all of them in one commit; False when another worker has the run. What is large goes alone: it takes
+        more than one statement, and would keep the steps of other runs waiting."""
+        if any(blobs.is_large(step.output) for step in steps):
+            alone = asyncio.create_task(self.insist(run, steps))
+            self._alone.add(alone)
+            alone.add_done_callback(self._alone.discard)
+            return alone
         return self._batches.submit((run, steps))
 
     async def _write(self, group: list[tuple[Taken, Sequence[StepWrite]]]) -> list[bool | Exception]:
@@ -41,9 +48,14 @@ class Recorder:
 
     async def insist(self, run: Taken, steps: Sequence[StepWrite]) -> bool:
         """As `record`, for a run that was passed over: waits for a transaction that holds it, such as one of its own
-        `run.transaction` beside this step."""
-        async with self._db.tenant_tx(run.tenant_id) as tx:
-            return await store.hold(tx, run, self._db.patience) and not await store.record_steps(tx, [(run, steps)])
+        `run.transaction` beside this step. All of it is written, or none."""
+        try:
+            async with self._db.tenant_tx(run.tenant_id) as tx:
+                if not await store.hold(tx, run, self._db.patience) or await store.record_steps(tx, [(run, steps)]):
+                    raise Superseded
+        except Superseded:
+            return False
+        return True
 
 
 class Journal:

@@ -10,6 +10,7 @@ from psycopg import errors
 
 from ..kernel import sql
 from ..kernel.db import Tx
+from . import blobs
 from .models import Recorded, RunDetail, RunView, StepView, StepWrite, Taken
 
 _queries = sql.load(__package__)
@@ -39,13 +40,16 @@ async def add_run(
         version=version,
         key=key,
         principal=dict(principal),
-        input=input,
+        input=blobs.inline(input),
         parent_id=parent and parent[0],
         parent_seq=parent and parent[1],
         deadline=deadline,
         now=now,
     )
-    return added is not None
+    if added is None:
+        return False
+    await blobs.keep(tx, tenant, id, "input", input)
+    return True
 
 
 async def run_with_key(tx: Tx, tenant: UUID, workflow: str, key: str) -> UUID:
@@ -80,10 +84,18 @@ async def hold(tx: Tx, run: Taken, patience: timedelta) -> bool:
 
 
 async def record_steps(tx: Tx, writes: Sequence[tuple[Taken, Sequence[StepWrite]]]) -> set[int]:
-    """The positions of those that were not written: another worker has the run, or a transaction holds it."""
+    """The positions of those that were not written: another worker has the run, or a transaction holds it.
+
+    One statement; one more for each output that is large, which therefore needs a transaction of its own.
+    """
     rows = [_row(item, run, step) for item, (run, steps) in enumerate(writes) for step in steps]
     refused = await _queries.record_steps.rows(tx, rows=orjson.dumps(rows).decode())
-    return {item for (item,) in refused}
+    passed_over = {item for (item,) in refused}
+    for item, (run, steps) in enumerate(writes):
+        if item not in passed_over:
+            for step in steps:
+                await blobs.keep(tx, run.tenant_id, run.id, "step", step.output, step.seq)
+    return passed_over
 
 
 def _row(item: int, run: Taken, step: StepWrite) -> dict[str, Any]:
@@ -97,7 +109,7 @@ def _row(item: int, run: Taken, step: StepWrite) -> dict[str, Any]:
         "name": step.name,
         "args_hash": step.args_hash.hex(),
         "state": step.state,
-        "output": None if step.output is None else orjson.Fragment(step.output),
+        "output": None if (output := blobs.inline(step.output)) is None else orjson.Fragment(output),
         "error": step.error,
         "failures": step.failures,
         "started_at": step.started_at,
@@ -114,12 +126,15 @@ async def finish(
         id=run.id,
         fence=run.fence,
         state=state,
-        output=output,
+        output=blobs.inline(output),
         error=error,
         failed_step=failed_step,
         now=now,
     )
-    return written == 1
+    if written != 1:
+        return False
+    await blobs.keep(tx, run.tenant_id, run.id, "output", output)
+    return True
 
 
 async def find(tx: Tx, tenant: UUID, id: UUID) -> RunDetail | None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from ..kernel import sql
 from ..kernel.db import Tx
+from . import blobs
 from .models import Ended, RunFacts, RunState, Taken
 
 _queries = sql.load(__package__)
@@ -36,11 +37,14 @@ async def end_wait(tx: Tx, tenant: UUID, run: UUID, seq: int, ended: Ended, now:
         run_id=run,
         seq=seq,
         state=ended.state,
-        output=ended.output,
+        output=blobs.inline(ended.output),
         error=ended.error,
         now=now,
     )
-    return written == 1
+    if written != 1:
+        return False
+    await blobs.keep(tx, tenant, run, "step", ended.output, seq)
+    return True
 
 
 async def park(tx: Tx, run: Taken) -> bool:
