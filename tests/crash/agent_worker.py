@@ -29,6 +29,7 @@ from backstay.workflows import Run, Workflow
 
 MASTER_KEY = "crash-test-master-key-0123456789abcdef"
 BOTH = [{"tool": "pay", "arguments": {"what": what}} for what in ("rent", "tax")]
+PAIR = {"tool:pay:2", "tool:pay:3"}  # the steps of these calls, which run together
 STEPS = [{"calls": BOTH}, {"tool": "pay", "arguments": {"what": "tip"}}, {"content": "Paid."}]
 
 
@@ -86,11 +87,18 @@ async def die_once(url: str, where: str) -> None:
 
 
 def arm(url: str) -> None:
-    step, turn = Run.step, Speaker._turn
+    step, turn, returned = Run.step, Speaker._turn, set[str]()
 
     async def stepped(run: Run, fn: Any, *args: Any, name: str | None = None, **more: Any) -> Any:
         result = await step(run, fn, *args, name=name, **more)
-        await die_once(url, f"behind {name}")
+        await run._journal.written()  # the code may go on before; a step that is not recorded is made again
+        place = f"behind {name}"
+        if name in PAIR:
+            returned.add(name)
+            if returned != PAIR:
+                return result  # the other one is still under way
+            place = "behind both"
+        await die_once(url, place)
         return result
 
     async def spoken(speaker: Speaker, by: Principal, draft: Any, whole: bool) -> Any:

@@ -17,7 +17,7 @@ from backstay.kernel.principal import Principal
 
 from .agent_worker import Order, build, build_durable, settings
 
-BEHIND = ["behind model:1", "behind tool:pay:2", "behind model:4", "behind tool:pay:5", "behind model:6"]
+BEHIND = ["behind model:1", "behind both", "behind model:4", "behind tool:pay:5", "behind model:6"]
 
 
 async def survive(
@@ -74,7 +74,7 @@ async def test_an_agent_of_pydantic_ai_repeats_no_finished_step_and_makes_what_w
     database_url: str,
 ) -> None:
     pytest.importorskip("pydantic_ai", reason="the extra `pydantic-ai` is not installed")
-    places = ["behind model:1", "behind tool:pay:2", "in model", "in tip", "behind model:6"]
+    places = ["behind model:1", "behind both", "in model", "in tip", "behind model:6"]
     effects, calls, told, audit = await survive(database_url, places, durable=True)
     assert {what: count for (what, _), count in effects.items()} == {"rent": 1, "tax": 1, "tip": 2}
     assert len(effects) == 3

@@ -21,6 +21,8 @@ GLOBAL = {
     "tenant": "the list of tenants itself; login reads it before a tenant is known",
     "worker": "a worker process serves every tenant; only our own role sees the rows of remote ones, which serve one",
     "queue": "pause and limit of a queue, which every tenant's jobs share",
+    "job_limit": "limits of a queue or a job name, which every tenant's jobs share",
+    "job_start": "when jobs under such a limit began; it counts over all tenants",
     "gateway_process": "a gateway process serves every tenant",
     "space": "tenants with equal definitions share an embedding space; a tenant sees those its collections use",
     "machine": "a state machine is the operator's code, the same for every tenant",
