@@ -73,7 +73,7 @@ async def send_signal(id: UUID, body: NewSignal, by: Caller, tx: Tx, workflows: 
     return await workflows.send_signal(id, body.name, body.payload, by=by, key=body.key, tx=tx)
 
 
-@router.get("/{id}/signals", permission="runs:read")
+@router.get("/{id}/signals", permission="runs:read", errors=[RunNotFound])
 async def signals(id: UUID, by: Caller, page: PageRequest, workflows: Service) -> Page[SignalView]:
     """The signals that were sent to a run, in order."""
     after = int(page.after[0]) if page.after else 0

@@ -34,6 +34,10 @@ where tenant_id = %(tenant_id)s::uuid and run_id = %(run)s::uuid and number = (
     order by number limit 1)
 returning payload::text as payload;
 
+-- name: has_run
+-- Whether the tenant has the run.
+select exists (select from backstay.run where tenant_id = %(tenant_id)s::uuid and id = %(run)s::uuid);
+
 -- name: sent
 -- The signals of a run, in order.
 select number, name, key, payload, sent_at, sender, taken_by from backstay.signal

@@ -76,8 +76,14 @@ class Signals:
             return sent
 
     async def list(self, by: Principal, run: UUID, *, after: int = 0, limit: int = 50) -> list[SignalView]:
-        """What was sent to a run, in order, after the signal with the number `after`."""
+        """What was sent to a run, in order, after the signal with the number `after`.
+
+        Raises:
+            RunNotFound: the tenant has none of that id.
+        """
         async with self._db.tenant_tx(by.tenant) as tx:
+            if not await store.has_run(tx, by.tenant, run):
+                raise RunNotFound(f"there is no run {run}")
             return await store.page(tx, by.tenant, run, after=after, limit=limit)
 
     async def take(self, tx: Tx, tenant: UUID, run: UUID, name: str, seq: int) -> Ended | None:

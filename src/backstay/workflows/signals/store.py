@@ -57,5 +57,9 @@ async def take(tx: Tx, tenant: UUID, run: UUID, name: str, seq: int) -> str | No
     return payload
 
 
+async def has_run(tx: Tx, tenant: UUID, run: UUID) -> bool:
+    return bool(await _queries.has_run.value(tx, tenant_id=tenant, run=run))
+
+
 async def page(tx: Tx, tenant: UUID, run: UUID, *, after: int, limit: int) -> list[SignalView]:
     return await _queries.sent.all(tx, SignalView, tenant_id=tenant, run=run, after=after, limit=limit)
