@@ -120,8 +120,7 @@ class Worker:
                     await stop.wait()
                     await self._drain()
                 finally:
-                    for task in (pump, *others):
-                        task.cancel()
+                    await _end([pump, *others])
         await self._lease.leave()
         self._db.notifier.notify(upkeep.READY)
         self._threads.shutdown(wait=False)
@@ -390,6 +389,15 @@ _NOBODY = UUID(int=0)
 
 class _KeyTakenMeanwhile(Exception):
     """A newer job with the same key came in between."""
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they have ended. Once may not do: a statement that is cancelled while its connection breaks
+    ends with the connection's error, and a loop that outlives such errors goes on."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1.0)
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

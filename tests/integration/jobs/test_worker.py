@@ -488,3 +488,26 @@ async def test_a_handler_never_holds_the_claim_connection(
             await jobs.enqueue("note", Note(text="free"), tenant=tenant, tx=tx)
         await until(lambda: "free" in recorder.texts)
         go_on.set()
+
+
+async def test_a_loop_that_loses_its_cancellation_does_not_keep_a_worker_from_leaving(jobs: Jobs) -> None:
+    begun, lost = asyncio.Event(), list[str]()
+
+    async def loop() -> None:
+        while True:
+            try:
+                begun.set()
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:  # as when a statement ends with its connection's error instead
+                if lost:
+                    raise
+                lost.append("once")
+
+    jobs.chore(loop)
+    stop = asyncio.Event()
+    async with asyncio.timeout(30):
+        working = asyncio.create_task(jobs.worker().run(stop))
+        await begun.wait()
+        stop.set()
+        await working
+    assert lost == ["once"]
