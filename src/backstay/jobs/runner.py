@@ -392,8 +392,8 @@ class _KeyTakenMeanwhile(Exception):
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels tasks until they have ended. Once may not do: a statement that is cancelled while its connection breaks
-    ends with the connection's error, and a loop that outlives such errors goes on."""
+    """Cancels tasks until they have ended. Once may not do: `asyncio.wait_for` of Python 3.11 can swallow it in a chore
+    of another room, and a loop goes on."""
     while left := [task for task in tasks if not task.done()]:
         for task in left:
             task.cancel()

@@ -26,6 +26,7 @@ from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from . import json, telemetry
+from .cancellation import cancellation_kept
 from .errors import ConfigurationError, Conflict, Invalid, TenantMismatch, Unavailable
 from .notify import CHANNEL, Notifier, note_line, payloads
 from .pipeline import gathered
@@ -180,13 +181,14 @@ class Database:
     async def system_statement(self) -> AsyncIterator[Tx]:
         """As `backstay_system`, for one statement that is its own transaction: one round trip, committed when it
         returns. For our own hot loops only."""
-        connection = await self._opened(SYSTEM, "")
-        try:
-            yield Tx(connection, None, self.notifier, owned=False)
-        except BaseException:
-            await asyncio.shield(self._abandon(SYSTEM, connection))
-            raise
-        await asyncio.shield(self._pools[SYSTEM].putconn(connection))
+        with cancellation_kept():
+            connection = await self._opened(SYSTEM, "")
+            try:
+                yield Tx(connection, None, self.notifier, owned=False)
+            except BaseException:
+                await asyncio.shield(self._abandon(SYSTEM, connection))
+                raise
+            await asyncio.shield(self._pools[SYSTEM].putconn(connection))
 
     @asynccontextmanager
     async def join(self, tx: Tx | None, tenant: UUID) -> AsyncIterator[Tx]:
@@ -242,22 +244,23 @@ class Database:
         self, role: str, opening: str, tenant: UUID | None, *, pipelined: bool = False
     ) -> AsyncIterator[Tx]:
         late = pipelined and ";" not in opening  # several statements in one cannot go into a pipeline
-        connection = await self._opened(role, "" if late else opening)
-        try:
-            async with gathered(connection) if pipelined else nullcontext():
-                if late:
-                    await connection.execute(opening)
-                tx = Tx(connection, tenant, self.notifier)
-                yield tx
-                if connection.info.transaction_status == TransactionStatus.INERROR:
-                    # COMMIT would answer ROLLBACK without an error: someone swallowed a failed statement.
-                    raise _failed()
-                await connection.execute("commit")
-            tx._committed()
-        except BaseException:
-            await asyncio.shield(self._abandon(role, connection))
-            raise
-        await asyncio.shield(self._pools[role].putconn(connection))
+        with cancellation_kept():
+            connection = await self._opened(role, "" if late else opening)
+            try:
+                async with gathered(connection) if pipelined else nullcontext():
+                    if late:
+                        await connection.execute(opening)
+                    tx = Tx(connection, tenant, self.notifier)
+                    yield tx
+                    if connection.info.transaction_status == TransactionStatus.INERROR:
+                        # COMMIT would answer ROLLBACK without an error: someone swallowed a failed statement.
+                        raise _failed()
+                    await connection.execute("commit")
+                tx._committed()
+            except BaseException:
+                await asyncio.shield(self._abandon(role, connection))
+                raise
+            await asyncio.shield(self._pools[role].putconn(connection))
 
     async def _opened(self, role: str, opening: str) -> AsyncConnection[Any]:
         """A pooled connection, with a transaction open on it if `opening` is given. Idle ones whose server went away

@@ -498,7 +498,7 @@ async def test_a_loop_that_loses_its_cancellation_does_not_keep_a_worker_from_le
             try:
                 begun.set()
                 await asyncio.sleep(3600)
-            except asyncio.CancelledError:  # as when a statement ends with its connection's error instead
+            except asyncio.CancelledError:  # as `asyncio.wait_for` of Python 3.11 does
                 if lost:
                     raise
                 lost.append("once")

@@ -327,3 +327,30 @@ class TestALostServer:
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                 " where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
             )
+
+
+async def test_a_cancellation_that_meets_a_connection_coming_free_is_not_lost(
+    database_url: str, settings: Settings, tenant: UUID
+) -> None:
+    outlived = list[int]()
+    async with Database(database_url, settings.model_copy(update={"pool_size": 1})) as db:
+
+        async def loop() -> None:
+            while True:
+                async with db.tenant_tx(tenant):
+                    await asyncio.sleep(0)
+
+        for turns in range(12):
+            connection = await db._pools[APP].getconn()
+            running = asyncio.create_task(loop())
+            while not db._pools[APP].get_stats().get("requests_waiting"):  # noqa: ASYNC110 (the pool tells nobody)
+                await asyncio.sleep(0)
+            await db._pools[APP].putconn(connection)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            running.cancel()
+            if (await asyncio.wait([running], timeout=2))[1]:
+                outlived.append(turns)
+                running.cancel()
+                await asyncio.wait([running])
+    assert outlived == []
