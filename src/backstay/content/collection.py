@@ -11,6 +11,7 @@ from ..kernel.db import Tx
 from ..kernel.errors import FieldError, Invalid
 from ..kernel.principal import Principal
 from .models import Coverage, Definition, Document, DocumentInvalid, Mode, Put, SearchAnswer
+from .within import Given
 
 if TYPE_CHECKING:
     from .service import Content
@@ -101,6 +102,7 @@ class Collection:
         mode: ModeName | Mode = "auto",
         k: int = 10,
         where: Mapping[str, Any] | None = None,
+        within: Given | None = None,
         per_document: int | None = None,
         by: Principal | None = None,
         tenant: UUID | None = None,
@@ -112,6 +114,9 @@ class Collection:
                 embedder answers, else text.
             where: fields that a document's body must have, with these values, or with operators: `$eq`, `$ne`, `$lt`,
                 `$lte`, `$gt`, `$gte`, `$in`, `$exists`, joined by `$and` and `$or` (see `filters`).
+            within: your own SQL that gives the ids that may be found, alone or with its values:
+                `("select id from product where price < %s", [10])`. Code writes it, never a caller of yours: it runs
+                with the rights of `backstay_app`, fenced to the tenant.
             per_document: at most this many chunks of one document.
 
         Raises:
@@ -120,7 +125,14 @@ class Collection:
             NoEmbedder: vectors are demanded of a collection without an embedder (409).
         """
         return await self._content.search(
-            self._by(by, tenant, None), self.name, query, mode=mode, k=k, where=where, per_document=per_document
+            self._by(by, tenant, None),
+            self.name,
+            query,
+            mode=mode,
+            k=k,
+            where=where,
+            within=within,
+            per_document=per_document,
         )
 
     async def coverage(self, tenant: UUID | None = None, *, by: Principal | None = None) -> Coverage:

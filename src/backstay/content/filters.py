@@ -18,6 +18,8 @@ from typing import Any
 import orjson
 
 from ..kernel.errors import Invalid
+from ..kernel.sql import Query
+from .within import Within
 
 MOST, DEEPEST = 100, 8
 _COMPARISONS = {"$eq": "==", "$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
@@ -32,26 +34,32 @@ class Filter:
     contains: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    within: Within | None = None
 
     @classmethod
-    def of(cls, where: Mapping[str, Any] | None) -> "Filter | None":
+    def of(cls, where: Mapping[str, Any] | None, within: Within | None = None) -> "Filter | None":
         """The filter that a caller means; None for none.
 
         Raises:
             Invalid: an operator that does not exist, a value that cannot be compared or stored, or too much of it.
         """
         if not where:
-            return None
+            return None if within is None else cls(within=within)
         _check(where)
         plain = {name: value for name, value in where.items() if not _is_typed(name, value)}
         typed = {name: value for name, value in where.items() if name not in plain}
         values: dict[str, Any] = {}
         parts = list(_parts(typed, values, 1))
-        return cls(plain, " && ".join(parts) or None, values)
+        return cls(plain, " && ".join(parts) or None, values, within)
 
     def parameters(self) -> dict[str, Any]:
         """What queries call it."""
-        return {"contains": dict(self.contains), "path": self.path, "values": dict(self.values)}
+        own = {"contains": dict(self.contains), "path": self.path, "values": dict(self.values)}
+        return own if self.within is None else own | dict(self.within.values)
+
+    def on(self, query: Query, *, hashed: bool = False) -> Query:
+        """A query that is written for filters, for this one (see Within.on)."""
+        return query if self.within is None else self.within.on(query, hashed)
 
 
 def _check(where: Mapping[str, Any]) -> None:

@@ -81,6 +81,24 @@ class Mode(StrEnum):
     HYBRID = "hybrid"
 
 
+class Flag(StrEnum):
+    """What an answer should be read with.
+
+    text_only: vectors were not used though the collection has an embedder: it did not answer, no chunk has a vector
+        yet, or its vectors are those of the hashing embedder for tests, which only a demand gets.
+    stale: vectors were used, and some chunks still wait for theirs: those can be found by their words only.
+    short: there are fewer hits than asked for.
+    dev_hash: the vectors are those of the hashing embedder for tests, which knows no meanings.
+    not_reranked: the reranker failed or was late, so hits stand in the order that it would have changed.
+    """
+
+    TEXT_ONLY = "text_only"
+    STALE = "stale"
+    SHORT = "short"
+    DEV_HASH = "dev_hash"
+    NOT_RERANKED = "not_reranked"
+
+
 class Definition(BaseModel):
     """How a collection's documents are read, cut and embedded."""
 
@@ -291,13 +309,12 @@ class SearchAnswer:
     Attributes:
         mode: what was searched in the end: `text`, `semantic`, `hybrid`, or `dev-hash` where vectors of the hashing
             embedder for tests were asked for, which are not semantic.
-        flags: `text_only` (vectors were not used though the collection has an embedder), `stale` (some chunks still
-            wait for their vector), `short` (fewer hits than asked for), `dev_hash`.
+        flags: what to read it with, see Flag.
     """
 
     hits: list[Hit]
     mode: str
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,13 +288,9 @@ where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
            or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
 order by (v.e operator(public.<=>) %(query)s::public.halfvec) + 0, c.id limit %(limit)s::int;
 
--- name: tune_vectors
--- Settings of the indexed vector leg, for this transaction. Plans are made anew: a kept one would keep the settings it
--- was made under. Without the iterative scan a filter (and a tenant is one) loses most hits.
-select set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', %(ef)s::text, true),
-       set_config('hnsw.max_scan_tuples', %(tuples)s::text, true), set_config('plan_cache_mode', 'force_custom_plan', true),
-       set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-       set_config('enable_sort', 'off', true);
+-- name: tune
+-- Settings for the rest of this transaction.
+select count(set_config(name, value, true)) from unnest(%(names)s::text[], %(values)s::text[]) as g (name, value);
 
 -- name: search_indexed
 -- The vector leg by HNSW. The scan's order is relaxed, so an outer sort follows, which `+ 0` keeps from being elided.

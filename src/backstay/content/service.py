@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 import orjson
@@ -36,7 +36,6 @@ from .models import (
     DocumentNotFound,
     EmbedCall,
     Format,
-    Mode,
     NoEmbedder,
     Parked,
     Put,
@@ -45,7 +44,7 @@ from .models import (
     Standing,
     valid_name,
 )
-from .search import Searcher
+from .search import How, Question, Searcher
 from .statistics import FIRST_PIVOT, Statistics
 
 MAX_BATCH = 1_000
@@ -272,23 +271,9 @@ class Content:
             await self._audit.record(tx, by, "content.delete", f"content:{name}/{id}", metadata={"rev": rev})
         return True
 
-    async def search(
-        self,
-        by: Principal,
-        name: str,
-        query: str,
-        *,
-        mode: Mode | str = Mode.AUTO,
-        k: int = 10,
-        where: Mapping[str, Any] | None = None,
-        per_document: int | None = None,
-    ) -> SearchAnswer:
+    async def search(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> SearchAnswer:
         """See Collection.search."""
-        try:
-            chosen = Mode(mode)
-        except ValueError:
-            raise Invalid(f"mode is one of {', '.join(Mode)}, not {mode!r}") from None
-        return await self.searcher.search(by, name, query, mode=chosen, k=k, where=where, per_document=per_document)
+        return await self.searcher.search(by, name, Question.of(query, **how))
 
     async def coverage(self, by: Principal, name: str) -> Coverage:
         """See Collection.coverage."""

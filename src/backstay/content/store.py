@@ -13,7 +13,8 @@ from psycopg import sql as pgsql
 from ..kernel import sql
 from ..kernel.db import OWNER, Database, Tx
 from .filters import Filter
-from .models import ChunkRow, Definition, Document, Found, OldChunk, Standing, Totals
+from .legs import Leg
+from .models import ChunkRow, Definition, Document, OldChunk, Standing, Totals
 
 _queries = sql.load(__package__)
 _INDEX = (
@@ -228,14 +229,11 @@ async def weigh(tx: Tx, tenant: UUID, pivot: float, weights: Mapping[UUID, str])
     await _queries.weigh.run(tx, tenant=tenant, pivot=pivot, ids=list(weights), bms=list(weights.values()))
 
 
-async def search_text(
-    tx: Tx, tenant: UUID, collection: str, query: str, limit: int, where: Filter | None
-) -> list[Found]:
+def text_leg(tenant: UUID, collection: str, query: str, limit: int, where: Filter | None) -> Leg:
+    values = {"tenant": tenant, "collection": collection, "query": query, "limit": limit}
     if where is None:
-        return await _queries.search_text.all(tx, Found, tenant=tenant, collection=collection, query=query, limit=limit)
-    return await _queries.search_text_where.all(
-        tx, Found, tenant=tenant, collection=collection, query=query, limit=limit, **where.parameters()
-    )
+        return Leg(_queries.search_text, values)
+    return Leg(where.on(_queries.search_text_where), values | where.parameters())
 
 
 async def hits(tx: Tx, tenant: UUID, ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:

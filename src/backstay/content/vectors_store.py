@@ -6,15 +6,26 @@ Each space has its own table, `vec_<space>`; queries are written against `vec_te
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 from ..kernel import sql
 from ..kernel.db import Tx
 from ..kernel.sql import Query
 from .filters import Filter
-from .models import Found, Space, Waiting
+from .legs import Leg
+from .models import Space, Waiting
 
 _queries = sql.load(__package__)
+# Plans are made anew: a kept one would keep the settings it was made under. Without the iterative scan a filter (and a
+# tenant is one) loses most hits.
+_TUNED = {
+    "hnsw.iterative_scan": "relaxed_order",
+    "plan_cache_mode": "force_custom_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+}
 
 
 @cache
@@ -47,11 +58,16 @@ async def create_space_table(tx: Tx, space: int, dimensions: int) -> int:
 
 async def count(tx: Tx, space: int, tenant: UUID, limit: int, where: Filter | None = None) -> int:
     """How many vectors of the tenant stand, counted up to `limit`."""
+    query, values = counting(space, tenant, limit, where)
+    return int(await query.value(tx, **values))
+
+
+def counting(space: int, tenant: UUID, limit: int, where: Filter | None) -> tuple[Query, dict[str, Any]]:
+    """The query that counts, with its values."""
+    values: dict[str, Any] = {"tenant": tenant, "limit": limit}
     if where is None:
-        found = await _of(space, "count_vectors").value(tx, tenant=tenant, limit=limit)
-    else:
-        found = await _of(space, "count_vectors_where").value(tx, tenant=tenant, limit=limit, **where.parameters())
-    return int(found)
+        return _of(space, "count_vectors"), values
+    return where.on(_of(space, "count_vectors_where")), values | where.parameters()
 
 
 async def count_all(tx: Tx, space: int, limit: int) -> int:
@@ -64,27 +80,27 @@ async def estimate(tx: Tx, space: int) -> int:
     return int(await _of(space, "estimate_vectors").value(tx))
 
 
-async def search_exact(tx: Tx, space: int, tenant: UUID, vector: str, limit: int, where: Filter | None) -> list[Found]:
+def exact_leg(space: int, tenant: UUID, vector: str, limit: int, where: Filter | None) -> Leg:
+    values = {"tenant": tenant, "query": vector, "limit": limit}
     if where is None:
-        return await _of(space, "search_exact").all(tx, Found, tenant=tenant, query=vector, limit=limit)
-    return await _of(space, "search_exact_where").all(
-        tx, Found, tenant=tenant, query=vector, limit=limit, **where.parameters()
-    )
+        return Leg(_of(space, "search_exact"), values)
+    return Leg(where.on(_of(space, "search_exact_where")), values | where.parameters())
 
 
-async def tune(tx: Tx, ef: int, tuples: int) -> None:
-    await _queries.tune_vectors.run(tx, ef=str(ef), tuples=str(tuples))
-
-
-async def search_indexed(
-    tx: Tx, space: int, tenant: UUID, vector: str, limit: int, where: Filter | None
-) -> list[Found]:
-    """Call `tune` before, in the same transaction."""
+def indexed_leg(
+    space: int, tenant: UUID, vector: str, limit: int, where: Filter | None, *, ef: int, tuples: int
+) -> Leg:
+    """`ef`: how many neighbours the index keeps in view; `tuples`: how many vectors it may visit."""
+    values = {"tenant": tenant, "query": vector, "limit": limit}
+    settings = _TUNED | {"hnsw.ef_search": str(ef), "hnsw.max_scan_tuples": str(tuples)}
     if where is None:
-        return await _of(space, "search_indexed").all(tx, Found, tenant=tenant, query=vector, limit=limit)
-    return await _of(space, "search_indexed_where").all(
-        tx, Found, tenant=tenant, query=vector, limit=limit, **where.parameters()
-    )
+        return Leg(_of(space, "search_indexed"), values, settings)
+    return Leg(where.on(_of(space, "search_indexed_where"), hashed=True), values | where.parameters(), settings)
+
+
+async def tune(tx: Tx, leg: Leg) -> None:
+    """Makes a leg's settings for the rest of `tx`. They suit searches only."""
+    await _queries.tune.run(tx, names=list(leg.settings), values=list(leg.settings.values()))
 
 
 async def write_vectors(tx: Tx, tenant: UUID, space: int, chunks: Sequence[Waiting], vectors: Sequence[str]) -> None:

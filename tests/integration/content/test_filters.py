@@ -6,6 +6,7 @@ import pytest
 
 from backstay.content import Collection, Content, vectors_store
 from backstay.content.filters import MOST, Filter
+from backstay.content.search import indexed_leg
 from backstay.jobs import Jobs
 from backstay.kernel.db import Database
 from backstay.kernel.errors import Invalid
@@ -71,7 +72,8 @@ async def test_a_filter_means_the_same_when_the_index_is_asked(
         query = vectors_store.literal([1.0] * 64)
         for where, wanted in CASES:
             given = Filter.of(where)
-            found = await vectors_store.search_indexed(tx, space.id, owner.tenant, query, 10, given)
+            leg = indexed_leg(space, owner.tenant, query, 10, given)
+            found = await leg.found(tx)
             assert "".join(sorted(hit.content_id for hit in found)) == wanted, where
             assert await vectors_store.count(tx, space.id, owner.tenant, 10, given) == len(wanted), where
 

@@ -321,7 +321,8 @@ async def explained(db: Database, space: int, query: str, tenant: UUID) -> str:
     async with db.tenant_tx(tenant) as tx:
         assert (await (await tx.execute("select current_user")).fetchone()) == (APP,)
         if query.startswith("search_indexed"):
-            await vectors_store.tune(tx, 100, 20_000)
+            leg = vectors_store.indexed_leg(space, tenant, "[]", 50, None, ef=100, tuples=20_000)
+            await vectors_store.tune(tx, leg)
         text = vectors_store._of(space, query).text
         sought = Filter({"a": 1}).parameters()
         values = {"tenant": tenant, "query": vectors_store.literal(vector("badat")), "limit": 50, **sought}

@@ -219,7 +219,7 @@ class Spaces:
         indexed = False
         for vector in vectors:
             async with self._db.tenant_tx(by.tenant) as tx:
-                best = await vectors_store.search_exact(tx, one.id, by.tenant, vector, k, None)
+                best = await vectors_store.exact_leg(one.id, by.tenant, vector, k, None).found(tx)
             async with self._db.tenant_tx(by.tenant) as tx:
                 got, by_index = await self._searcher.nearest(tx, by.tenant, place, vector, k, None)
             # By score and not by id: of several that are equally near, any will do.
