@@ -14,6 +14,7 @@ from .audit import http as audit_http
 from .auth import http as auth_http
 from .builtin import http as builtin_http
 from .content import http as content_http
+from .content import search_http
 from .content.spaces import http as spaces_http
 from .events import http as events_http
 from .gateway import http as gateway_http
@@ -50,6 +51,7 @@ _ROOMS = (
     machines_http,
     content_http,
     spaces_http,
+    search_http,
     agents_http,
 )
 

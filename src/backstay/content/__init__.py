@@ -9,6 +9,7 @@ Guarantees  A document, its chunks, their statistics and the job that embeds the
             A crash bills at most one embedding request again, and the ledger of requests says what was paid.
             A chunk that the embedder refuses is parked with the reason and stops no other. An embedder that asks for
             patience, or is down, is asked by one request at a time until it answers again.
+            A search as SQL finds what a search finds, and runs with the rights of who runs it.
             A tenant finds its own chunks only, and other tenants' words do not weigh in its ranking.
 """
 

@@ -15,6 +15,7 @@ from .within import Given
 
 if TYPE_CHECKING:
     from .service import Content
+    from .statements import Statement
 
 Body = BaseModel | Mapping[str, Any]
 ModeName = Literal["auto", "text", "semantic", "hybrid"]
@@ -125,6 +126,39 @@ class Collection:
             NoEmbedder: vectors are demanded of a collection without an embedder (409).
         """
         return await self._content.search(
+            self._by(by, tenant, None),
+            self.name,
+            query,
+            mode=mode,
+            k=k,
+            where=where,
+            within=within,
+            per_document=per_document,
+        )
+
+    async def search_sql(
+        self,
+        query: str,
+        *,
+        mode: ModeName | Mode = "auto",
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        within: Given | None = None,
+        per_document: int | None = None,
+        by: Principal | None = None,
+        tenant: UUID | None = None,
+    ) -> "Statement":
+        """The same search as SQL, to stand in your own SELECT: `f"select … from {found} hit join …"`.
+
+        It finds what `search` finds, in the same order. Make it before your transaction begins, because the query's
+        vector is an outside call; run it in that transaction, which must be fenced to the tenant as that of
+        `app.transaction()` is. Documents that your transaction has written are found too. `within` is not run here:
+        it runs as part of your statement, with your connection's rights.
+
+        Raises:
+            As `search` does.
+        """
+        return await self._content.search_sql(
             self._by(by, tenant, None),
             self.name,
             query,

@@ -8,15 +8,6 @@ from uuid import UUID
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..gateway import (
-    BudgetExceeded,
-    ModelNotFound,
-    PriceUnknown,
-    ProviderFailed,
-    ProviderRefused,
-    ProviderTimeout,
-    RateLimited,
-)
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, View, service
 from .models import (
@@ -27,10 +18,7 @@ from .models import (
     Definition,
     DocumentInvalid,
     DocumentNotFound,
-    EmbedderSilent,
-    Mode,
     NoEmbedder,
-    SearchAnswer,
 )
 from .service import MAX_BATCH, Content
 
@@ -92,46 +80,6 @@ class DocumentView(View):
 class DeletedView(BaseModel):
     id: str
     deleted: bool = Field(description="False when there was no such document.")
-
-
-class Query(BaseModel):
-    """What to look for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    query: str = Field(min_length=1, max_length=20_000, pattern=r"\S", description="Words, or a question.")
-    mode: Mode = Field(Mode.AUTO, description="`auto`: hybrid when vectors stand and the embedder answers, else text.")
-    k: int = Field(10, ge=1, le=200, description="Hits wanted.")
-    where: dict[str, Any] | None = Field(
-        None,
-        description="Fields that a document's body must have, with their values or with operators: "
-        '`{"price": {"$gte": 10, "$lt": 20}, "lang": {"$in": ["en", "de"]}}`; also $eq, $ne, $exists, $and, $or.',
-    )
-    per_document: int | None = Field(None, ge=1, le=200, description="At most this many chunks of one document.")
-
-
-class HitView(View):
-    """A chunk that was found, with its document."""
-
-    id: str
-    chunk: UUID
-    text: str
-    heading: list[str] = Field(description="The headings it stands under, outermost first.")
-    score: float = Field(description="Comparable within this answer only.")
-    scores: dict[str, float] = Field(description="`text` is BM25, `vector` is cosine similarity.")
-    body: dict[str, Any]
-
-
-class AnswerView(BaseModel):
-    """Hits, best first."""
-
-    hits: list[HitView]
-    mode: str = Field(description="What was searched: text, semantic, hybrid, or dev-hash (test vectors).")
-    flags: list[str] = Field(description="Any of text_only, stale, short, dev_hash.")
-
-    @classmethod
-    def of(cls, answer: SearchAnswer) -> "AnswerView":
-        return cls(hits=[HitView.of(hit) for hit in answer.hits], mode=answer.mode, flags=list(answer.flags))
 
 
 class CoverageView(View):
@@ -232,30 +180,6 @@ async def get(name: Name, id: Id, by: Caller, content: Service) -> DocumentView:
 async def delete(name: Name, id: Id, by: Caller, tx: Tx, content: Service) -> DeletedView:
     """Delete a document with its chunks and vectors."""
     return DeletedView(id=id, deleted=await content.delete(by, name, id, tx=tx))
-
-
-@router.post(
-    "/{name}/search",
-    permission="content:read",
-    errors=[
-        CollectionNotFound,
-        NoEmbedder,
-        EmbedderSilent,
-        BudgetExceeded,
-        ModelNotFound,
-        PriceUnknown,
-        ProviderRefused,
-        ProviderFailed,
-        ProviderTimeout,
-        RateLimited,
-    ],
-)
-async def search(name: Name, body: Query, by: Caller, content: Service) -> AnswerView:
-    """Find chunks by text, by meaning, or by both."""
-    answer = await content.search(
-        by, name, body.query, mode=body.mode, k=body.k, where=body.where, per_document=body.per_document
-    )
-    return AnswerView.of(answer)
 
 
 @router.get("/{name}/coverage", permission="content:read", errors=[CollectionNotFound])

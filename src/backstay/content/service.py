@@ -45,6 +45,7 @@ from .models import (
     valid_name,
 )
 from .search import How, Question, Searcher
+from .statements import Statement, Statements
 from .statistics import FIRST_PIVOT, Statistics
 
 MAX_BATCH = 1_000
@@ -83,6 +84,7 @@ class Content:
         self.pipeline = Pipeline(db, clock, jobs, gateway, events, limits=limits, indexer=self.indexer)
         self.statistics = Statistics(db, jobs)
         self.searcher = Searcher(db, gateway)
+        self.statements = Statements(db, self.searcher)
         self._registered: dict[str, Registered] = {}
 
     def collection(
@@ -274,6 +276,10 @@ class Content:
     async def search(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> SearchAnswer:
         """See Collection.search."""
         return await self.searcher.search(by, name, Question.of(query, **how))
+
+    async def search_sql(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> Statement:
+        """See Collection.search_sql."""
+        return await self.statements.compose(by, name, Question.of(query, **how))
 
     async def coverage(self, by: Principal, name: str) -> Coverage:
         """See Collection.coverage."""

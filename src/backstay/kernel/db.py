@@ -22,6 +22,7 @@ from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.sql import SQL, Composed
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -58,7 +59,9 @@ class Tx:
         self._after_commit: list[Callable[[], None]] = []
         self._notes: dict[tuple[str, str], None] = {}
 
-    async def execute(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> AsyncCursor[Any]:
+    async def execute(
+        self, query: str | SQL | Composed, params: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> AsyncCursor[Any]:
         """Runs the user's own SQL in this transaction. Parameters are written `%s` or `%(name)s`."""
         return await self.connection.execute(query, params)
 
