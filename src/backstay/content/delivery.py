@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from math import isfinite
 from typing import Protocol
 from uuid import UUID
 
@@ -19,13 +18,13 @@ from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError
+from ..kernel.halfvec import Halfvec, Halfvecs
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from . import pace, pipeline_store, vectors_store
 from .models import FEATURE_EMBED, BatchLimit, Space, Waiting
 
 MAX_DIMENSIONS = 16_000  # the most that pgvector stores of halfvec
-_LARGEST = 65_504.0  # the largest number that a halfvec holds
 _FAULT_OF_INPUT = frozenset({400, 413, 422})
 _PROBE = "probe"
 _PARKED_AT_ONCE = 5_000
@@ -87,6 +86,7 @@ class Delivery:
 
     def __init__(self, db: Database, clock: Clock, gateway: Embedder, events: Events) -> None:
         self._db, self._clock, self._gateway, self._events = db, clock, gateway, events
+        self._halfvec: int | None = None
 
     async def ask(self, tx: Tx, context: JobContext, space: Space, batch: Sequence[Waiting]) -> UUID:
         """Writes that a request is about to be sent, and that it carries these chunks, which are locked."""
@@ -214,21 +214,23 @@ class Delivery:
                 "behind this name changed? Give the collection its new name by a migration, or try the parked again "
                 "when it is as it was"
             )
-        literals = await asyncio.to_thread(lambda: list(map(_literal, answer.vectors)))
+        vectors = await asyncio.to_thread(lambda: list(map(Halfvec.of, answer.vectors)))
         tenant = context.tenant
         async with context.transaction() as tx:
             # What this request no longer carries is another's by now, or belongs to a space that was given up.
             carried = await pipeline_store.carried(tx, tenant, space.id, [call])
             kept = await pipeline_store.keep_chunks(tx, tenant, batch) & set(carried)
-            pairs = [(chunk, text) for chunk, text in zip(batch, literals, strict=True) if chunk.chunk_id in kept]
-            good = [(chunk, text) for chunk, text in pairs if text is not None]
+            pairs = [(chunk, vector) for chunk, vector in zip(batch, vectors, strict=True) if chunk.chunk_id in kept]
+            good = [(chunk, vector) for chunk, vector in pairs if vector is not None]
             if good:
-                chunks = [chunk for chunk, _ in good]
-                await vectors_store.write_vectors(tx, tenant, space.id, chunks, [text for _, text in good])
+                if self._halfvec is None:
+                    self._halfvec = await vectors_store.halfvec_oid(tx)
+                chunks, packed = [chunk for chunk, _ in good], Halfvecs(self._halfvec, [vector for _, vector in good])
+                await vectors_store.write_vectors(tx, tenant, space.id, chunks, packed)
                 documents = await pipeline_store.settle(tx, tenant, space.id, [chunk.chunk_id for chunk in chunks])
                 payload = {"collection": progress.collection, "chunks": len(chunks), "documents": sorted(documents)}
                 await self._events.emit(tx, "content.embedded", payload)
-            bad = [chunk.chunk_id for chunk, text in pairs if text is None]
+            bad = [chunk.chunk_id for chunk, vector in pairs if vector is None]
             if bad:
                 await self._set_aside(
                     tx, context.tenant, progress, bad, f"{space.model} answered with a vector that has no direction"
@@ -290,9 +292,3 @@ async def release(tx: Tx, tenant: UUID, space: int, calls: Sequence[UUID]) -> No
     chunks = await pipeline_store.carried(tx, tenant, space, calls)
     if chunks:
         await pipeline_store.free(tx, tenant, space, chunks)
-
-
-def _literal(vector: Sequence[float]) -> str | None:
-    """A vector as Postgres reads it; None for one that nothing can be near to: of zeros, infinite, or not a number."""
-    fits = isfinite(sum(vector)) and max(vector) <= _LARGEST and min(vector) >= -_LARGEST and any(vector)
-    return vectors_store.literal(vector) if fits else None

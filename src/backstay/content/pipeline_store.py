@@ -1,8 +1,9 @@
 """Rows in, models out: chunks that wait for vectors, the requests that carry them, and the pace of those."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from ..kernel import sql
@@ -12,8 +13,18 @@ from .models import EmbedCall, Pace, Parked, Waiting
 _queries = sql.load(__package__)
 
 
-async def has_pending(tx: Tx, tenant: UUID, space: int) -> bool:
-    return bool(await _queries.has_pending.value(tx, tenant=tenant, space=space))
+def _row(**columns: Any) -> dict[str, Any]:
+    return columns
+
+
+async def send_has_pending(tx: Tx, tenant: UUID, space: int) -> Callable[[], Awaitable[bool]]:
+    """Within a pipeline; what is returned reads the answer after it."""
+    read = await _queries.has_pending.send(tx, _row, tenant=tenant, space=space)
+
+    async def answer() -> bool:
+        return bool((await read())[0]["pending"])
+
+    return answer
 
 
 async def add_pending(tx: Tx, tenant: UUID, space: int, rows: Sequence[tuple[UUID, bytes, int]], now: datetime) -> None:

@@ -288,6 +288,20 @@ where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
            or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
 order by (v.e operator(public.<=>) %(query)s::public.halfvec) + 0, c.id limit %(limit)s::int;
 
+-- name: search_few_where
+-- The same when there may be many: looks at `most` vectors, and says at how many. One pass for counting and searching.
+with among as materialized (
+    select c.id, c.content_id, v.e operator(public.<=>) %(query)s::public.halfvec as distance
+    from backstay.vec_template v
+    join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id and c.text_hash = v.text_hash
+    join backstay.content d on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+    where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
+      and (%(path)s::jsonpath is null
+           or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
+    limit %(most)s::int
+)
+select id, content_id, 1 - distance, count(*) over () from among order by distance, id limit %(limit)s::int;
+
 -- name: tune
 -- Settings for the rest of this transaction.
 select count(set_config(name, value, true)) from unnest(%(names)s::text[], %(values)s::text[]) as g (name, value);
@@ -330,7 +344,8 @@ where c.tenant_id = %(tenant)s::uuid and c.id = any(%(ids)s::uuid[]);
 
 -- name: has_pending
 -- Whether chunks wait for a vector of this space.
-select exists (select from backstay.embed_pending where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint);
+select exists (select from backstay.embed_pending where tenant_id = %(tenant)s::uuid and space_id = %(space)s::bigint)
+    as pending;
 
 -- name: disown
 -- Requests that an earlier attempt of this job left behind: their answer, if there was one, is lost; what it cost stands.
@@ -447,9 +462,13 @@ order by c.id for key share of c skip locked;
 -- name: write_vectors
 -- Vectors of chunks that `keep_chunks` has locked.
 insert into backstay.vec_template as v (tenant_id, chunk_id, text_hash, e)
-select %(tenant)s::uuid, id, text_hash, e::public.halfvec
-from unnest(%(ids)s::uuid[], %(text_hashes)s::bytea[], %(vectors)s::text[]) as g (id, text_hash, e)
+select %(tenant)s::uuid, id, text_hash, e
+from unnest(%(ids)s::uuid[], %(text_hashes)s::bytea[], %(vectors)s::public.halfvec[]) as g (id, text_hash, e)
 on conflict (tenant_id, chunk_id) do update set text_hash = excluded.text_hash, e = excluded.e;
+
+-- name: halfvec_oid
+-- The number of the type in this database.
+select 'public.halfvec'::regtype::oid;
 
 -- name: delete_vectors
 -- Vectors of chunks that are gone.

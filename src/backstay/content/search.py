@@ -1,8 +1,9 @@
 """Search: text by BM25, vectors exactly or by HNSW, both joined by reciprocal rank fusion."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 from uuid import UUID
@@ -10,6 +11,7 @@ from uuid import UUID
 from ..kernel import telemetry
 from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Invalid
+from ..kernel.halfvec import Halfvec
 from ..kernel.principal import Principal
 from . import bm25, pipeline_store, store, vectors_store
 from .delivery import Embedder
@@ -29,12 +31,14 @@ from .models import (
     Standing,
 )
 from .ranking import fuse
+from .vectors_store import Vector
 from .within import Given, Within
 
 CANDIDATES = 50  # of each leg
 EXACT_ROWS = 5_000  # so few vectors are looked at one by one, which loses nothing
 _EF_SEARCH = 100
 _SCAN, MOST_SCAN = 20_000, 200_000  # vectors that the index may visit for one search
+_REMEMBERED, _MOST_REMEMBERED = 60.0, 10_000  # seconds, tenants
 _MAX_QUERY = 20_000
 _log = telemetry.log("content")
 _searches = telemetry.counter("backstay_content_searches_total", "Searches answered.", ["mode"])
@@ -90,7 +94,10 @@ class Question:
 
     @property
     def limit(self) -> int:
-        return max(CANDIDATES, self.k if self.per_document is None else 4 * self.k)
+        if self.per_document is not None:
+            return max(CANDIDATES, 4 * self.k)
+        # A leg that stands alone is not joined with another: its best are the answer.
+        return self.k if self.mode in (Mode.TEXT, Mode.SEMANTIC) else max(CANDIDATES, self.k)
 
 
 class Searcher:
@@ -99,29 +106,30 @@ class Searcher:
     def __init__(self, db: Database, gateway: Embedder, *, exact_rows: int = EXACT_ROWS, patience: float = 5.0) -> None:
         self._db, self._gateway = db, gateway
         self.exact_rows, self.patience = exact_rows, patience
+        self._many: dict[tuple[int, UUID, int], tuple[float, float]] = {}
 
     async def search(self, by: Principal, collection: str, question: Question) -> SearchAnswer:
         """See Collection.search."""
         standing, vector = await self.prepared(by, collection, question)
-        async with self._db.tenant_tx(by.tenant) as tx:
-            return await self._answer(tx, by.tenant, standing, question, vector)
+        return await self._answer(by.tenant, standing, question, vector)
 
-    async def prepared(self, by: Principal, name: str, question: Question) -> tuple[Standing, str | None]:
+    async def prepared(self, by: Principal, name: str, question: Question) -> tuple[Standing, Halfvec | None]:
         """The collection and the query's vector, where it is of use and can be had.
 
         Raises:
             CollectionNotFound: the tenant has none of that name.
             NoEmbedder, BackstayError: see `_vector`.
         """
-        async with self._db.tenant_tx(by.tenant) as tx:
-            standing = await store.collection(tx, by.tenant, name)
+        async with self._db.tenant_tx(by.tenant, pipelined=True) as tx:
+            read = await store.send_collection(tx, by.tenant, name)
+        standing = await read()
         if standing is None:
             raise CollectionNotFound(f"this tenant has no collection {name!r}")
         if not _wants_vector(standing, question.mode):
             return standing, None
         return standing, await self._vector(by, standing, question)
 
-    async def _vector(self, by: Principal, standing: Standing, question: Question) -> str | None:
+    async def _vector(self, by: Principal, standing: Standing, question: Question) -> Halfvec | None:
         """The query's vector, when it can be had. No transaction is open meanwhile.
 
         Raises:
@@ -147,37 +155,53 @@ class Searcher:
             raise Invalid(
                 f"{space.model} answers with {len(answer.vectors[0])} dimensions, but {space.dimensions} stand"
             )
-        return vectors_store.literal(answer.vectors[0])
+        vector = Halfvec.of(answer.vectors[0])
+        if vector is None:
+            raise Invalid(f"{space.model} answers with a vector that has no direction")
+        return vector
 
     async def _answer(
-        self, tx: Tx, tenant: UUID, standing: Standing, question: Question, vector: str | None
+        self, tenant: UUID, standing: Standing, question: Question, vector: Halfvec | None
     ) -> SearchAnswer:
-        space, limit = standing.space, question.limit
+        space = standing.space
         legs: dict[str, list[Found]] = {}
-        if question.mode is not Mode.SEMANTIC:
-            legs["text"] = await (await self.text_leg(tx, tenant, standing.name, question)).found(tx)
-        flags = await self.flags(tx, tenant, standing, question.mode, vector)
-        if space is not None and vector is not None:
-            legs["vector"], _ = await self.nearest(tx, tenant, space, vector, limit, question.where)
-        order = _order(legs)
-        if question.per_document is not None:
-            order = _capped(order, legs, question.per_document)
-        hits = await _hits(tx, tenant, order[: question.k], legs)
+        # What needs no other's answer goes together, and the commit with the last statement.
+        async with self._db.tenant_tx(tenant, pipelined=True) as tx:
+            if question.mode is not Mode.SEMANTIC:
+                legs["text"] = await (await self.text_leg(tx, tenant, standing.name, question)).found(tx)
+            told = await self.flags(tx, tenant, standing, question.mode, vector)
+            if space is not None and vector is not None:
+                legs["vector"], _ = await self.nearest(tx, tenant, space, vector, question.limit, question.where)
+            order = _order(legs)
+            if question.per_document is not None:
+                order = _capped(order, legs, question.per_document)
+            order = order[: question.k]
+            rows = await store.send_hits(tx, tenant, [chunk for chunk, _ in order])
+        hits, flags = _hits(await rows(), order, legs), await told()
         if len(hits) < question.k:
             flags.append(Flag.SHORT)
         said = said_mode(question.mode, vector, space)
         _searches.labels(said).inc()
         return SearchAnswer(hits, said, tuple(flags))
 
-    async def flags(self, tx: Tx, tenant: UUID, standing: Standing, mode: Mode, vector: str | None) -> list[Flag]:
-        """What is known before a leg has run."""
+    async def flags(
+        self, tx: Tx, tenant: UUID, standing: Standing, mode: Mode, vector: Halfvec | None
+    ) -> Callable[[], Awaitable[list[Flag]]]:
+        """What is known before a leg has run: asked within a pipeline, and read from what is returned after it."""
         space = standing.space
-        if space is None:
-            return []
-        if vector is None:
-            return [] if mode is Mode.TEXT else [Flag.TEXT_ONLY]
-        flags = [Flag.STALE] if await pipeline_store.has_pending(tx, tenant, space.id) else []
-        return [*flags, Flag.DEV_HASH] if space.is_dev else flags
+        waits = None
+        if space is not None and vector is not None:
+            waits = await pipeline_store.send_has_pending(tx, tenant, space.id)
+
+        async def told() -> list[Flag]:
+            if space is None or (waits is None and mode is Mode.TEXT):
+                return []
+            if waits is None:
+                return [Flag.TEXT_ONLY]
+            flags = [Flag.STALE] if await waits() else []
+            return [*flags, Flag.DEV_HASH] if space.is_dev else flags
+
+        return told
 
     async def text_leg(self, tx: Tx, tenant: UUID, collection: str, question: Question) -> Leg:
         """The statement that finds by words, weighed by the statistics that `tx` sees."""
@@ -187,19 +211,24 @@ class Searcher:
         return store.text_leg(tenant, collection, weights, question.limit, question.where)
 
     async def nearest(
-        self, tx: Tx, tenant: UUID, space: Space, vector: str, limit: int, where: Filter | None
+        self, tx: Tx, tenant: UUID, space: Space, vector: Vector, limit: int, where: Filter | None
     ) -> tuple[list[Found], bool]:
         """The nearest chunks, and whether the index found them: then some may be missing, else every vector was looked
         at. Leaves settings in `tx` that suit searches only."""
         exact = vectors_store.exact_leg(space.id, tenant, vector, limit, where)
         if space.indexed_at is None:
             return await exact.found(tx), False
-        rows = await vectors_store.count(tx, space.id, tenant, self.exact_rows + 1, where)
-        if rows <= self.exact_rows:
+        if where is not None:
+            few = await vectors_store.search_few(tx, space.id, tenant, vector, limit, where, self.exact_rows)
+            if few is not None:
+                return few, False
+            others: float | None = await vectors_store.estimate(tx, space.id) / self.exact_rows
+        else:
+            others = await self._others(tx, tenant, space)
+        if others is None:
             return await exact.found(tx), False
         # The rarer the tenant's (or the filter's) rows, the more of the others the index has to pass over.
-        needed = 4 * limit * await vectors_store.estimate(tx, space.id) // rows
-        leg = indexed_leg(space, tenant, vector, limit, where, tuples=max(needed, _SCAN))
+        leg = indexed_leg(space, tenant, vector, limit, where, tuples=max(int(4 * limit * others), _SCAN))
         await vectors_store.tune(tx, leg)
         found = await leg.found(tx)
         if len(found) < limit:
@@ -207,9 +236,26 @@ class Searcher:
             return await exact.found(tx), False
         return found, True
 
+    async def _others(self, tx: Tx, tenant: UUID, space: Space) -> float | None:
+        """Vectors in the space for each that a search of the tenant ranges over; None when those are few. That they are
+        many is remembered for a while, because counting takes half as long as searching: a tenant that has deleted most
+        of them meanwhile is found by the index, or exactly when the index finds too few."""
+        key, now = (space.id, tenant, self.exact_rows), time.monotonic()
+        known, until = self._many.get(key, (0.0, 0.0))
+        if now < until:
+            return known
+        rows = await vectors_store.count(tx, space.id, tenant, self.exact_rows + 1)
+        if rows <= self.exact_rows:
+            return None
+        others = await vectors_store.estimate(tx, space.id) / rows
+        if len(self._many) >= _MOST_REMEMBERED:
+            self._many.clear()
+        self._many[key] = (others, now + _REMEMBERED)
+        return others
+
 
 def indexed_leg(
-    space: Space, tenant: UUID, vector: str, limit: int, where: Filter | None, *, tuples: int = MOST_SCAN
+    space: Space, tenant: UUID, vector: Vector, limit: int, where: Filter | None, *, tuples: int = MOST_SCAN
 ) -> Leg:
     """The statement that finds by the index, which may visit so many vectors."""
     ef = max(_EF_SEARCH, limit)
@@ -247,12 +293,13 @@ def _capped(
     return kept
 
 
-async def _hits(tx: Tx, tenant: UUID, order: list[tuple[UUID, float]], legs: Mapping[str, list[Found]]) -> list[Hit]:
+def _hits(
+    rows: Mapping[UUID, Mapping[str, Any]], order: list[tuple[UUID, float]], legs: Mapping[str, list[Found]]
+) -> list[Hit]:
     scores: dict[UUID, dict[str, float]] = {}
     for name, leg in legs.items():
         for found in leg:
             scores.setdefault(found.chunk_id, {})[name] = found.score
-    rows = await store.hits(tx, tenant, [chunk for chunk, _ in order]) if order else {}
     return [
         Hit(
             id=rows[chunk]["id"],
@@ -268,7 +315,7 @@ async def _hits(tx: Tx, tenant: UUID, order: list[tuple[UUID, float]], legs: Map
     ]
 
 
-def said_mode(asked: Mode, vector: str | None, space: Space | None) -> str:
+def said_mode(asked: Mode, vector: Halfvec | None, space: Space | None) -> str:
     """What the answer says was searched. Vectors of the hashing embedder are never called semantic."""
     if asked is Mode.SEMANTIC:
         return "dev-hash" if space is not None and space.is_dev else "semantic"

@@ -1,6 +1,6 @@
 """Rows in, models out: one function per query, no decisions. Vectors are in vectors_store.py."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,12 @@ from .legs import Leg
 from .models import ChunkRow, Definition, Document, OldChunk, Standing, Totals
 
 _queries = sql.load(__package__)
+
+
+def _row(**columns: Any) -> dict[str, Any]:
+    return columns
+
+
 _INDEX = (
     "create index concurrently {} on backstay.{} using hnsw (e public.halfvec_cosine_ops) "
     "with (m = 16, ef_construction = 64)"
@@ -30,6 +36,16 @@ def pipeline(tx: Tx) -> AbstractAsyncContextManager[object]:
 
 async def collection(tx: Tx, tenant: UUID, name: str) -> Standing | None:
     return await _queries.collection.maybe(tx, Standing.of, tenant=tenant, name=name)
+
+
+async def send_collection(tx: Tx, tenant: UUID, name: str) -> Callable[[], Awaitable[Standing | None]]:
+    """Within a pipeline; what is returned reads the answer after it."""
+    read = await _queries.collection.send(tx, Standing.of, tenant=tenant, name=name)
+
+    async def answer() -> Standing | None:
+        return next(iter(await read()), None)
+
+    return answer
 
 
 async def collections(tx: Tx, tenant: UUID, after: str | None, limit: int) -> list[Standing]:
@@ -236,10 +252,14 @@ def text_leg(tenant: UUID, collection: str, query: str, limit: int, where: Filte
     return Leg(where.on(_queries.search_text_where), values | where.parameters())
 
 
-async def hits(tx: Tx, tenant: UUID, ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
-    """By chunk: id, text, heading, body."""
-    rows: list[dict[str, Any]] = await _queries.hits.all(tx, dict, tenant=tenant, ids=list(ids))
-    return {row["chunk"]: row for row in rows}
+async def send_hits(tx: Tx, tenant: UUID, ids: Sequence[UUID]) -> Callable[[], Awaitable[dict[UUID, dict[str, Any]]]]:
+    """Within a pipeline; what is returned reads the answer after it: by chunk, its id, text, heading, body."""
+    read = await _queries.hits.send(tx, _row, tenant=tenant, ids=list(ids))
+
+    async def answer() -> dict[UUID, dict[str, Any]]:
+        return {row["chunk"]: row for row in await read()}
+
+    return answer
 
 
 async def coverage(tx: Tx, tenant: UUID, collection: str, space: int | None, now: datetime) -> dict[str, Any]:

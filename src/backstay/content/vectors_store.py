@@ -11,12 +11,14 @@ from uuid import UUID
 
 from ..kernel import sql
 from ..kernel.db import Tx
+from ..kernel.halfvec import Halfvec, Halfvecs
 from ..kernel.sql import Query
 from .filters import Filter
 from .legs import Leg
-from .models import Space, Waiting
+from .models import Found, Space, Waiting
 
 _queries = sql.load(__package__)
+Vector = Halfvec | str  # packed, or as Postgres writes it
 # Plans are made anew: a kept one would keep the settings it was made under. Without the iterative scan a filter (and a
 # tenant is one) loses most hits.
 _TUNED = {
@@ -39,11 +41,6 @@ def on_space(query: Query, space: int | None) -> Query:
 def _of(space: int, name: str) -> Query:
     query: Query = getattr(_queries, name)
     return on_space(query, space)
-
-
-def literal(vector: Sequence[float]) -> str:
-    """A vector as Postgres reads it."""
-    return f"[{','.join(map('{:.6g}'.format, vector))}]"
 
 
 async def space(tx: Tx, id: int) -> Space | None:
@@ -80,15 +77,26 @@ async def estimate(tx: Tx, space: int) -> int:
     return int(await _of(space, "estimate_vectors").value(tx))
 
 
-def exact_leg(space: int, tenant: UUID, vector: str, limit: int, where: Filter | None) -> Leg:
+def exact_leg(space: int, tenant: UUID, vector: Vector, limit: int, where: Filter | None) -> Leg:
     values = {"tenant": tenant, "query": vector, "limit": limit}
     if where is None:
         return Leg(_of(space, "search_exact"), values)
     return Leg(where.on(_of(space, "search_exact_where")), values | where.parameters())
 
 
+async def search_few(
+    tx: Tx, space: int, tenant: UUID, vector: Vector, limit: int, where: Filter, most: int
+) -> list[Found] | None:
+    """The nearest that a filter lets through; None when that is more than `most` vectors."""
+    values = {"tenant": tenant, "query": vector, "limit": limit, "most": most + 1}
+    rows = await where.on(_of(space, "search_few_where")).rows(tx, **values, **where.parameters())
+    if rows and rows[0][3] > most:
+        return None
+    return [Found(chunk, document, score) for chunk, document, score, _ in rows]
+
+
 def indexed_leg(
-    space: int, tenant: UUID, vector: str, limit: int, where: Filter | None, *, ef: int, tuples: int
+    space: int, tenant: UUID, vector: Vector, limit: int, where: Filter | None, *, ef: int, tuples: int
 ) -> Leg:
     """`ef`: how many neighbours the index keeps in view; `tuples`: how many vectors it may visit."""
     values = {"tenant": tenant, "query": vector, "limit": limit}
@@ -103,13 +111,17 @@ async def tune(tx: Tx, leg: Leg) -> None:
     await _queries.tune.run(tx, names=list(leg.settings), values=list(leg.settings.values()))
 
 
-async def write_vectors(tx: Tx, tenant: UUID, space: int, chunks: Sequence[Waiting], vectors: Sequence[str]) -> None:
+async def halfvec_oid(tx: Tx) -> int:
+    return int(await _queries.halfvec_oid.value(tx))
+
+
+async def write_vectors(tx: Tx, tenant: UUID, space: int, chunks: Sequence[Waiting], vectors: Halfvecs) -> None:
     await _of(space, "write_vectors").run(
         tx,
         tenant=tenant,
         ids=[chunk.chunk_id for chunk in chunks],
         text_hashes=[chunk.text_hash for chunk in chunks],
-        vectors=list(vectors),
+        vectors=vectors,
     )
 
 

@@ -162,9 +162,11 @@ class Database:
         await self.close()
 
     @asynccontextmanager
-    async def tenant_tx(self, tenant: UUID) -> AsyncIterator[Tx]:
-        """A transaction as `backstay_app` that sees and writes the rows of `tenant` only."""
-        async with self._begin(APP, f"begin; set local backstay.tenant_id = '{UUID(str(tenant))}'", tenant) as tx:
+    async def tenant_tx(self, tenant: UUID, *, pipelined: bool = False) -> AsyncIterator[Tx]:
+        """A transaction as `backstay_app` that sees and writes the rows of `tenant` only. `pipelined`: see
+        `system_tx`."""
+        opening = f"begin; set local backstay.tenant_id = '{UUID(str(tenant))}'"
+        async with self._begin(APP, opening, tenant, pipelined=pipelined) as tx:
             yield tx
 
     @asynccontextmanager
@@ -246,13 +248,13 @@ class Database:
     async def _begin(
         self, role: str, opening: str, tenant: UUID | None, *, pipelined: bool = False
     ) -> AsyncIterator[Tx]:
-        late = pipelined and ";" not in opening  # several statements in one cannot go into a pipeline
         with cancellation_kept():
-            connection = await self._opened(role, "" if late else opening)
+            connection = await self._opened(role, "" if pipelined else opening)
             try:
                 async with gathered(connection) if pipelined else nullcontext():
-                    if late:
-                        await connection.execute(opening)
+                    if pipelined:
+                        for statement in opening.split("; "):  # several in one cannot go into a pipeline
+                            await connection.execute(statement, prepare=None if statement == "begin" else False)
                     tx = Tx(connection, tenant, self.notifier)
                     yield tx
                     if connection.info.transaction_status == TransactionStatus.INERROR:

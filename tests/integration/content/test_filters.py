@@ -10,6 +10,7 @@ from backstay.content.search import indexed_leg
 from backstay.jobs import Jobs
 from backstay.kernel.db import Database
 from backstay.kernel.errors import Invalid
+from backstay.kernel.halfvec import Halfvec
 from backstay.kernel.principal import Principal
 
 from .conftest import MODEL, settled
@@ -69,13 +70,21 @@ async def test_a_filter_means_the_same_when_the_index_is_asked(
     async with db.tenant_tx(owner.tenant) as tx:
         space = (await content.find(owner, "shelf")).space
         assert space is not None
-        query = vectors_store.literal([1.0] * 64)
+        query = Halfvec.of([1.0] * 64)
+        assert query is not None
         for where, wanted in CASES:
             given = Filter.of(where)
             leg = indexed_leg(space, owner.tenant, query, 10, given)
             found = await leg.found(tx)
             assert "".join(sorted(hit.content_id for hit in found)) == wanted, where
             assert await vectors_store.count(tx, space.id, owner.tenant, 10, given) == len(wanted), where
+            if given is not None:
+                few = await vectors_store.search_few(tx, space.id, owner.tenant, query, 10, given, len(wanted))
+                assert few is not None
+                assert "".join(sorted(hit.content_id for hit in few)) == wanted, where
+                if wanted:
+                    most = len(wanted) - 1
+                    assert await vectors_store.search_few(tx, space.id, owner.tenant, query, 10, given, most) is None
 
 
 async def test_a_filter_shows_nothing_of_another_tenant(

@@ -14,6 +14,7 @@ from backstay.gateway import ProviderUnreachable
 from backstay.jobs import Jobs
 from backstay.kernel.db import APP, Database
 from backstay.kernel.errors import Invalid, TimedOut
+from backstay.kernel.halfvec import Halfvec
 from backstay.kernel.principal import Principal
 
 from .conftest import Words, rows, settled, vector
@@ -310,6 +311,15 @@ class TestTheIndex:
         answer = await notes.search("kefen", tenant=tenant, mode="semantic", k=15, where={"kind": "special"})
         assert len(answer.hits) == 15
 
+    async def test_a_tenant_that_has_deleted_most_of_its_documents_finds_every_other(
+        self, indexed: int, notes: Collection, content: Content, db: Database, jobs: Jobs, other_tenant: UUID
+    ) -> None:
+        assert len(await found(notes, "badat", other_tenant)) == 10  # so that it is known to have many
+        left = list(library(self.RARE, 2))[:4]
+        for id in list(library(self.RARE, 2))[4:]:
+            await notes.delete(id, tenant=other_tenant)
+        assert set(await found(notes, "badat", other_tenant)) == set(left)
+
 
 async def found(notes: Collection, query: str, tenant: UUID) -> dict[str, float]:
     answer = await notes.search(query, tenant=tenant, mode="semantic", k=10)
@@ -325,7 +335,7 @@ async def explained(db: Database, space: int, query: str, tenant: UUID) -> str:
             await vectors_store.tune(tx, leg)
         text = vectors_store._of(space, query).text
         sought = Filter({"a": 1}).parameters()
-        values = {"tenant": tenant, "query": vectors_store.literal(vector("badat")), "limit": 50, **sought}
+        values = {"tenant": tenant, "query": Halfvec.of(vector("badat")), "limit": 50, "most": 100, **sought}
         cursor = await tx.execute(f"explain {text}", values)
         return "\n".join(str(line) for (line,) in await cursor.fetchall())
 

@@ -1,12 +1,13 @@
 """Statements of a pipelined transaction go to the server together, and fail and commit together."""
 
 import asyncio
+from uuid import UUID
 
 import psycopg
 import pytest
 
 from backstay.kernel.clock import SystemClock
-from backstay.kernel.db import Database, Tx
+from backstay.kernel.db import APP, Database, Tx
 from backstay.kernel.pipeline import gathered
 
 _LOCKS = "select count(*) > 0 from pg_locks where pid = %s"
@@ -98,3 +99,12 @@ async def test_a_connection_is_its_own_again_after_a_pipeline(db: Database) -> N
         async with gathered(tx.connection):
             await _add(tx)
         assert await _one(tx, _COUNT) == 1
+
+
+async def test_a_tenants_pipeline_is_fenced_before_its_first_statement(db: Database, tenant: UUID) -> None:
+    fence = "select current_setting('backstay.tenant_id', true)"
+    async with db.tenant_tx(tenant, pipelined=True) as tx:
+        assert await _one(tx, fence) == str(tenant)
+        assert await _one(tx, "select current_user::text") == APP
+    async with db.join_system(None) as tx:
+        assert await _one(tx, fence) in (None, "")
