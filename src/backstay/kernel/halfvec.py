@@ -31,6 +31,11 @@ class Halfvec:
             return None
         return cls(data) if any(data[4:]) else None
 
+    def __str__(self) -> str:
+        """As Postgres writes it, for a connection that knows texts only."""
+        numbers = _layout(len(self.data) // 2 - 2).unpack(self.data)[2:]
+        return f"[{','.join(map('{:.6g}'.format, numbers))}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Halfvecs:

@@ -16,9 +16,10 @@ def packed(vector: list[float]) -> Halfvec:
 
 async def test_a_vector_is_to_postgres_what_its_text_is(db: Database) -> None:
     given = [0.1, -2.5, 1 / 3, 1e-7, 65_504.0, -0.0, 1]
+    ways = [packed(given), str(packed(given)), str(given)]
     async with db.system_tx() as tx:
         rows = await tx.execute(
-            "select %s::public.halfvec::text, %s::public.halfvec::text", [packed(given), str(given)]
+            "select %s::public.halfvec::text, %s::public.halfvec::text, %s::public.halfvec::text", ways
         )
         assert len(set(await rows.fetchone() or ())) == 1
 

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from ...kernel.db import Database, Tx
+from ...kernel.halfvec import Halfvec
 from ...kernel.principal import Principal
 from .. import vectors_store
 from ..models import Mode, Space, Standing
@@ -21,7 +22,7 @@ class Statements:
     async def compose(self, by: Principal, collection: str, question: Question) -> Statement:
         """See Collection.search_sql."""
         standing, vector = await self._searcher.prepared(by, collection, question)
-        async with self._db.tenant_tx(by.tenant) as tx:
+        async with self._db.tenant_tx(by.tenant, pipelined=True) as tx:
             legs = await self._legs(tx, by.tenant, standing, question, vector)
             flags = await self._searcher.flags(tx, by.tenant, standing, question.mode, vector)
         return store.statement(
@@ -32,11 +33,11 @@ class Statements:
             tenant=by.tenant,
             k=question.k,
             mode=said_mode(question.mode, vector, standing.space),
-            flags=tuple(flags),
+            flags=tuple(await flags()),
         )
 
     async def _legs(
-        self, tx: Tx, tenant: UUID, standing: Standing, question: Question, vector: str | None
+        self, tx: Tx, tenant: UUID, standing: Standing, question: Question, vector: Halfvec | None
     ) -> dict[str, store.Part]:
         legs = {}
         if question.mode is not Mode.SEMANTIC:
@@ -45,7 +46,7 @@ class Statements:
             legs["vector"] = self._nearest(tenant, standing.space, question, vector)
         return legs
 
-    def _nearest(self, tenant: UUID, space: Space, question: Question, vector: str) -> store.Part:
+    def _nearest(self, tenant: UUID, space: Space, question: Question, vector: Halfvec) -> store.Part:
         limit, where, most = question.limit, question.where, self._searcher.exact_rows
         exact = vectors_store.exact_leg(space.id, tenant, vector, limit, where)
         if space.indexed_at is None:

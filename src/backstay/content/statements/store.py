@@ -11,6 +11,7 @@ from psycopg.adapt import PyFormat, Transformer
 
 from ...kernel import sql
 from ...kernel.errors import Invalid
+from ...kernel.halfvec import Halfvec
 from ...kernel.sql import Query
 from ..legs import Leg
 from ..models import Flag
@@ -108,5 +109,7 @@ def _text(query: Query) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value for any connection: not all of them know what a dict is."""
+    """A value for any connection: not all of them know what a dict or a vector of ours is."""
+    if isinstance(value, Halfvec):
+        return str(value)
     return orjson.dumps(value).decode() if isinstance(value, dict) else value
