@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import psutil
 
+from backstay.content import Collection, CollectionNotFound
 from backstay.gateway import Embeddings
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
@@ -66,6 +68,14 @@ def _around(draw: np.random.Generator, centres: Vectors, count: int) -> Vectors:
 def recall(wanted: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
     """The share of the nearest that was found."""
     return sum(len(set(a) & set(b)) for a, b in zip(wanted, found, strict=True)) / sum(map(len, wanted))
+
+
+async def embedded(collection: Collection, tenant: UUID) -> int:
+    """How many chunks have their vector; 0 also before the first document."""
+    try:
+        return (await collection.coverage(tenant)).embedded
+    except CollectionNotFound:
+        return 0
 
 
 def introduce() -> None:

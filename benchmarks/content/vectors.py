@@ -30,10 +30,10 @@ from uuid import UUID
 
 import psycopg
 import uvloop
-from topics import GROUPS, Topics, introduce, recall
+from topics import GROUPS, Topics, embedded, introduce, recall
 
 from backstay.app import App
-from backstay.content import Collection, CollectionNotFound, Content
+from backstay.content import Collection, Content
 from backstay.content.models import Space
 from backstay.jobs import Jobs
 from backstay.kernel.principal import Principal
@@ -188,13 +188,6 @@ async def ours(place: Path, topics: Topics, options: argparse.Namespace) -> None
         print(f"{'':<22}({rate:,.0f} documents/s were put and embedded meanwhile, in the same process)")
         content.searcher.exact_rows = 10 * options.count
         await measure("  every vector", searching(topic, tenant), min(queries, 50), nearest)
-
-
-async def embedded(topic: Collection, tenant: UUID) -> int:
-    try:
-        return (await topic.coverage(tenant)).embedded
-    except CollectionNotFound:
-        return 0
 
 
 def main() -> None:

@@ -236,10 +236,8 @@ class Content:
                 because = f"{first}:{changed[first][0]}" if len(texts) == 1 else str(written.delta)
                 for space in standing.embedded_in:
                     await self.pipeline.enqueue(tenant, space, standing.name, because, tx=tx)
-        async with store.pipeline(tx):
-            for id, (rev, _) in changed.items():
-                payload = {"collection": standing.name, "id": id, "rev": rev}
-                await self._events.emit(tx, "content.put", payload, tenant=tenant)
+        told = [{"collection": standing.name, "id": id, "rev": rev} for id, (rev, _) in changed.items()]
+        await self._events.emit_many(tx, "content.put", told, tenant=tenant)
         return changed
 
     async def get(self, by: Principal, name: str, id: str, *, tx: Tx | None = None) -> Document:

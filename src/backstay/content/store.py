@@ -1,7 +1,6 @@
 """Rows in, models out: one function per query, no decisions. Vectors are in vectors_store.py."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -27,11 +26,6 @@ _INDEX = (
     "create index concurrently {} on backstay.{} using hnsw (e public.halfvec_cosine_ops) "
     "with (m = 16, ef_construction = 64)"
 )
-
-
-def pipeline(tx: Tx) -> AbstractAsyncContextManager[object]:
-    """Sends the statements of a block without waiting for each; an error is raised at the end of the block."""
-    return tx.connection.pipeline()
 
 
 async def collection(tx: Tx, tenant: UUID, name: str) -> Standing | None:

@@ -39,6 +39,7 @@ def query_terms(text: str) -> list[str]:
     return [term for word in telling for term in _terms_of(word)]
 
 
+@lru_cache(maxsize=65_536)
 def number(term: str) -> int:
     """The dimension of a term in a sparsevec, from 1 to DIMENSIONS. The same in every process, for ever."""
     return int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "big") % DIMENSIONS + 1
@@ -52,7 +53,7 @@ def _words(text: str) -> list[str]:
 
 
 def _terms_of(word: str) -> tuple[str, ...]:
-    if _UNSPACED_RUN.match(word):
+    if not word.isascii() and _UNSPACED_RUN.match(word):
         return tuple(word[at : at + 2] for at in range(len(word) - 1)) or (word,)
     return (_stem(word),)
 

@@ -1,7 +1,7 @@
 """Puts events into the outbox, in the transaction of what they tell about."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -28,15 +28,19 @@ class Events:
         Raises:
             Invalid: `type` is not written like `run.completed`, or there is no tenant (422).
         """
-        owner = tenant or tx.tenant
-        if owner is None:
-            raise Invalid(f"the event {type} needs a tenant: the transaction crosses tenants")
-        if not _TYPE.fullmatch(type):
-            raise Invalid(f"an event type reads like `run.completed`, not {type!r}")
-        event = Event(new_id(), owner, self._clock.now(), type, dict(payload))
+        event = Event(new_id(), _owner(tx, type, tenant), self._clock.now(), type, dict(payload))
         await store.emit(tx, event)
         tx.notify("outbox")
         return event.id
+
+    async def emit_many(
+        self, tx: Tx, type: str, payloads: Sequence[Mapping[str, Any]], *, tenant: UUID | None = None
+    ) -> None:
+        """As `emit` for several events of one type, in this order, by one statement."""
+        if payloads:
+            owner, ids = _owner(tx, type, tenant), [new_id() for _ in payloads]
+            await store.emit_many(tx, owner, self._clock.now(), type, ids, payloads)
+            tx.notify("outbox")
 
     async def page(
         self, by: Principal, after: UUID | None = None, limit: int = 50, type: str | None = None
@@ -44,3 +48,13 @@ class Events:
         """Events of the caller's tenant, newest first, after the event with id `after`."""
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.page(tx, by.tenant, after, limit, type)
+
+
+def _owner(tx: Tx, type: str, tenant: UUID | None) -> UUID:
+    """Whose event it is, when it may be written at all."""
+    owner = tenant or tx.tenant
+    if owner is None:
+        raise Invalid(f"the event {type} needs a tenant: the transaction crosses tenants")
+    if not _TYPE.fullmatch(type):
+        raise Invalid(f"an event type reads like `run.completed`, not {type!r}")
+    return owner

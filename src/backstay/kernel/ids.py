@@ -6,8 +6,11 @@ import time
 from uuid import UUID
 
 _RANDOM_BITS = 74
+_BYTES, _AT_ONCE = 14, 256  # each draw from the system gives up the interpreter, and may wait long to have it again
 _lock = threading.Lock()
 _last = 0
+_drawn: list[int] = []
+os.register_at_fork(after_in_child=_drawn.clear)  # a child draws its own
 
 
 def new_id() -> UUID:
@@ -18,8 +21,11 @@ def new_id() -> UUID:
     """
     global _last
     millis = (time.time_ns() // 1_000_000) & 0xFFFF_FFFF_FFFF
-    random = int.from_bytes(os.urandom(14), "big")
     with _lock:
+        if not _drawn:
+            data = os.urandom(_BYTES * _AT_ONCE)
+            _drawn.extend(int.from_bytes(data[at : at + _BYTES], "big") for at in range(0, len(data), _BYTES))
+        random = _drawn.pop()
         _last = max(millis << _RANDOM_BITS | (random >> 38), _last + 1 + (random & 0xFFFF_FFFF))
         bits = _last
     value = (bits >> _RANDOM_BITS) << 80

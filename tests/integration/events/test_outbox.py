@@ -44,6 +44,20 @@ async def test_an_event_rolls_back_with_its_transaction(db: Database, events: Ev
     assert await events.page(owner) == []
 
 
+async def test_several_events_stand_in_their_order_and_are_checked_as_one_is(
+    db: Database, events: Events, owner: Principal
+) -> None:
+    async with db.tenant_tx(owner.tenant) as tx:
+        await events.emit_many(tx, "order.paid", [{"n": n} for n in range(20)])
+        await events.emit_many(tx, "order.lost", [])
+        for wrong in ([{"n": 2**64}], [{"text": "\udfff"}]):
+            with pytest.raises(Invalid, match="stored as JSON"):
+                await events.emit_many(tx, "order.paid", wrong)
+        with pytest.raises(Invalid, match="reads like"):
+            await events.emit_many(tx, "Paid", [{}])
+    assert [event.payload for event in await events.page(owner)] == [{"n": n} for n in reversed(range(20))]
+
+
 async def test_a_relay_in_another_process_is_woken_by_the_commit(
     db: Database, other: Database, events: Events, tenant: UUID
 ) -> None:

@@ -45,6 +45,19 @@ def test_threads_never_share_one() -> None:
     assert len({id for place in made for id in place}) == 20_000
 
 
+def test_a_forked_process_shares_none() -> None:
+    program = """
+import os
+from backstay.kernel.ids import new_id
+new_id()
+os.fork()
+print(*(new_id().int & (1 << 32) - 1 for _ in range(300)), flush=True)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    ours, theirs = (set(line.split()) for line in said.splitlines())
+    assert not ours & theirs
+
+
 def test_processes_never_share_one() -> None:
     program = "from backstay.kernel.ids import new_id\nfor _ in range(2000): print(new_id())"
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
