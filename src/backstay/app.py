@@ -21,6 +21,7 @@ from .events import Events
 from .gateway import Allowance, Gateway
 from .gateway.catalog import defined
 from .gateway.front import GatewayFront
+from .gateway.providers.local import INPUTS as LOCAL_INPUTS
 from .jobs import Jobs, Queues, RemoteWorkers
 from .jobs.schedules import Schedules
 from .kernel import idempotency, telemetry
@@ -83,7 +84,8 @@ class App:
         self.workflows = Workflows(self.db, self.clock, self.jobs, self.audit, self.events, self.gateway.budgets)
         self.approvals = self.workflows.approvals
         self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
-        limits = {model: BatchLimit(**given) for model, given in self.settings.embed_batches.items()}
+        limits = {f"local:{name}": BatchLimit(inputs=LOCAL_INPUTS) for name in self.settings.local_models}
+        limits |= {model: BatchLimit(**given) for model, given in self.settings.embed_batches.items()}
         self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events, limits=limits)
         self.spaces = Spaces(
             self.db,

@@ -14,6 +14,7 @@ Guarantees  A document, its chunks, their statistics and the job that embeds the
 """
 
 from .collection import Collection
+from .files import FileUnreadable, ReaderMissing
 from .models import (
     BatchLimit,
     CollectionDiffers,
@@ -51,12 +52,14 @@ __all__ = [
     "DocumentNotFound",
     "EmbedCall",
     "EmbedderSilent",
+    "FileUnreadable",
     "Format",
     "Hit",
     "Mode",
     "NoEmbedder",
     "Parked",
     "Put",
+    "ReaderMissing",
     "SearchAnswer",
     "Standing",
 ]

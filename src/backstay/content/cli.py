@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -18,12 +18,12 @@ from ..jobs import Jobs
 from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
+from .files import FILE_SUFFIXES, FileUnreadable, Kind, ReaderMissing
 from .models import DEV_EMBEDDER, Coverage, Definition
 from .service import MAX_BATCH, Content
 
 commands = typer.Typer(help="Ingest and search documents.", no_args_is_help=True)
-SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst"})
-_MAX_BYTES = 8 * 1024 * 1024
+_MAX_BYTES = 32 * 1024 * 1024
 _AT_ONCE = min(100, MAX_BATCH)
 
 Collection = Annotated[str, typer.Option(help="The collection.")]
@@ -45,13 +45,13 @@ async def _with_content(base: Base) -> AsyncIterator[tuple[Content, Principal]]:
 
 @commands.command()
 def ingest(
-    folder: Annotated[Path, typer.Argument(help="Markdown and text files below it become documents.")],
+    folder: Annotated[Path, typer.Argument(help="Markdown, text, HTML, PDF and DOCX files below it become documents.")],
     collection: Collection = "docs",
     embedder: Annotated[
         str, typer.Option(help="provider:model of a new collection, or `none` for text search only.")
     ] = DEV_EMBEDDER,
 ) -> None:
-    """Put every Markdown and text file below FOLDER into a collection. Workers embed them afterwards.
+    """Put every Markdown, text, HTML, PDF and DOCX file below FOLDER into a collection. Workers embed them afterwards.
 
     A document's id is the file's path in FOLDER. Files that did not change cost nothing.
     """
@@ -134,23 +134,36 @@ def embed_calls(collection: Collection = "docs", limit: Limit = 50, json: Json =
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FILE_SUFFIXES and path.is_file())
     if not files:
-        raise ConfigurationError(f"{folder} has no documents: {', '.join(sorted(SUFFIXES))} files are read")
+        raise ConfigurationError(f"{folder} has no documents: {', '.join(sorted(FILE_SUFFIXES))} files are read")
     return files
 
 
-def _documents(folder: Path, files: list[Path]) -> Iterator[tuple[str, dict[str, str]]]:
+def _small(files: list[Path]) -> Iterator[tuple[Path, bytes]]:
     for path in files:
         if path.stat().st_size > _MAX_BYTES:
             out.print(f"[yellow]left out[/yellow] {escape(str(path))}: larger than {_MAX_BYTES >> 20} MB")
-            continue
+        else:
+            yield path, path.read_bytes()
+
+
+async def _documents(content: Content, folder: Path, files: list[Path]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    for path, data in _small(files):
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            out.print(f"[yellow]left out[/yellow] {escape(str(path))}: not UTF-8 text")
-            continue
-        yield path.relative_to(folder).as_posix(), {"text": text.replace("\0", "")}
+            yield path.relative_to(folder).as_posix(), await _body(content, path, data)
+        except (FileUnreadable, ReaderMissing) as error:
+            out.print(f"[yellow]left out[/yellow] {escape(str(path))}: {escape(error.detail)}")
+
+
+async def _body(content: Content, path: Path, data: bytes) -> dict[str, Any]:
+    if FILE_SUFFIXES[path.suffix.lower()] not in (Kind.MARKDOWN, Kind.PLAIN):
+        return (await content.read_file(data, name=path.name)).body
+    try:
+        # Nothing to be read out of them, so no process for each of thousands.
+        return {"text": data.decode("utf-8-sig").replace("\0", "")}
+    except UnicodeDecodeError:
+        raise FileUnreadable("not UTF-8 text") from None
 
 
 async def _ingest(
@@ -163,7 +176,7 @@ async def _ingest(
     changed, batch = 0, []
     with Progress(*bar, console=out, transient=True) as progress:
         line = progress.add_task("ingesting", total=len(files))
-        for document in _documents(folder, files):
+        async for document in _documents(content, folder, files):
             batch.append(document)
             if len(batch) == _AT_ONCE:
                 changed += sum(put.changed for put in await content.put_many(by, collection, batch))

@@ -80,6 +80,23 @@ class Collection:
         """As `put` for many documents at once, all or none. Ids must differ; answers stand in the same order."""
         return await self._content.put_many(self._by(by, tenant, tx), self.name, documents, tx=tx)
 
+    async def put_file(
+        self, id: str, data: bytes, *, type: str | None = None, by: Principal | None = None, tenant: UUID | None = None
+    ) -> Put:
+        """Writes a PDF, DOCX, HTML, Markdown or text file as the document `{"title": …, "text": …, "pages": …}`.
+
+        It is read before a transaction is opened. To write it in one of your own, call `app.content.read_file` first
+        and put the `body` of what it returns.
+
+        Args:
+            type: its media type; without one that is known, the end of `id` decides.
+
+        Raises:
+            FileUnreadable, DocumentInvalid: it cannot be read, or not be stored (422).
+            ReaderMissing: its kind needs the extra `files` (409).
+        """
+        return await self._content.put_file(self._by(by, tenant, None), self.name, id, data, type=type)
+
     async def get(
         self, id: str, *, by: Principal | None = None, tenant: UUID | None = None, tx: Tx | None = None
     ) -> Document:

@@ -5,11 +5,12 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Path
+from fastapi import Body, Header, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, View, service
+from .files import FileUnreadable, ReaderMissing
 from .models import (
     NAME,
     CollectionDiffers,
@@ -168,6 +169,25 @@ async def put_many(name: Name, body: Batch, by: Caller, tx: Tx, content: Service
 async def put(name: Name, id: Id, body: dict[str, Any], by: Caller, tx: Tx, content: Service) -> PutView:
     """Write one document; the request's body is the document's. Nothing is written when the same stands already."""
     return PutView.of((await content.put_many(by, name, [(id, body)], tx=tx))[0])
+
+
+@router.put(
+    "/{name}/files/{id:path}",
+    permission="content:write",
+    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, DocumentInvalid, FileUnreadable, ReaderMissing],
+)
+async def put_file(
+    name: Name,
+    id: Id,
+    by: Caller,
+    content: Service,
+    body: Annotated[bytes, Body(media_type="application/octet-stream", description="The file.")],
+    content_type: Annotated[
+        str | None, Header(description="Its media type; one that is not known leaves it to the end of the id.")
+    ] = None,
+) -> PutView:
+    """Write a PDF, DOCX, HTML, Markdown or text file as a document with its title, text and number of pages."""
+    return PutView.of(await content.put_file(by, name, id, body, type=content_type))
 
 
 @router.get("/{name}/documents/{id:path}", permission="content:read", errors=[DocumentNotFound])

@@ -1,5 +1,6 @@
 """Decides about collections and documents. Every write is one transaction with its jobs, events and audit."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.errors import ConfigurationError, Invalid
 from ..kernel.principal import Principal
-from . import pipeline_store, store, vectors_store, writer
+from . import files, pipeline_store, store, vectors_store, writer
 from .collection import Body, Collection, Registered, as_json
 from .delivery import Embedder
 from .embedding import Pipeline
@@ -51,6 +52,7 @@ from .statistics import FIRST_PIVOT, Statistics
 MAX_BATCH = 1_000
 _MAX_ID = 500
 _AT_ONCE = 5_000
+_FILES_AT_ONCE = 2  # each may take a core and 1 GB
 _log = telemetry.log("content")
 
 
@@ -86,6 +88,7 @@ class Content:
         self.searcher = Searcher(db, gateway)
         self.statements = Statements(db, self.searcher)
         self._registered: dict[str, Registered] = {}
+        self._reading = asyncio.Semaphore(_FILES_AT_ONCE)
 
     def collection(
         self,
@@ -239,6 +242,25 @@ class Content:
         told = [{"collection": standing.name, "id": id, "rev": rev} for id, (rev, _) in changed.items()]
         await self._events.emit_many(tx, "content.put", told, tenant=tenant)
         return changed
+
+    async def read_file(self, data: bytes, *, type: str | None = None, name: str = "") -> files.Read:
+        """What a PDF, DOCX, HTML, Markdown or text file says, read in a process of its own.
+
+        Args:
+            type: its media type; without one that is known, the end of `name` decides.
+
+        Raises:
+            FileUnreadable: it is of no known kind, broken, encrypted, too large or slow, or has no text (422).
+            ReaderMissing: its kind needs the extra `files` (409).
+        """
+        kind = files.kind_of(type, name)
+        async with self._reading:
+            return await files.read(data, kind)
+
+    async def put_file(self, by: Principal, collection: str, id: str, data: bytes, *, type: str | None = None) -> Put:
+        """See Collection.put_file."""
+        read = await self.read_file(data, type=type, name=id)
+        return (await self.put_many(by, collection, [(id, read.body)]))[0]
 
     async def get(self, by: Principal, name: str, id: str, *, tx: Tx | None = None) -> Document:
         """See Collection.get."""

@@ -39,6 +39,7 @@ from .order import Itinerary, Order
 from .passage import Chunk
 from .pricing import Prices
 from .providers import Provider, Providers, Target
+from .providers.local import LocalProvider
 from .providers.sim import SimProvider
 from .providers.table import kinds
 from .sim.simulator import HEADER as SIM_HEADER
@@ -434,15 +435,18 @@ class Gateway:
 
     def _configured(self) -> list[Provider]:
         settings = self._settings
+        here: list[Provider] = [SimProvider()]
+        if settings.local_models:
+            here.append(LocalProvider(settings.local_models))
         given = settings.provider_variables()
         if not any(kind.key in given or kind.base in given for kind in kinds().values()):
-            return [SimProvider()]
+            return here
         # Imported when there is a way out to take: the HTTP library is a good part of a start.
         from .providers.account import configured
         from .upstream import Upstream
 
         self._upstream = Upstream(self._timeouts, proxy=settings.provider_proxy)
-        return [SimProvider(), *configured(given, self._upstream, self._prices)]
+        return [*here, *configured(given, self._upstream, self._prices)]
 
     async def _beat(self) -> None:
         """Keeps the lease while calls are open; idle, it sleeps."""

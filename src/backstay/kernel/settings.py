@@ -112,6 +112,11 @@ class Settings(BaseSettings):
         description='What a request to an embedder carries at most, by model: `{"openai:…": {"inputs": 100}}`. '
         "2,048 inputs and 240,000 tokens otherwise.",
     )
+    local_models: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        {},
+        description="Embedding models that run in this process, as `local:<name>`, with the folder or the hub name of "
+        'each: `{"minilm": "/models/all-MiniLM-L6-v2"}`. Needs the extra `local`.',
+    )
     app: str | None = Field(None, description="`module:attribute` of your own App, for up, serve and worker.")
 
     @field_validator("redis_url")

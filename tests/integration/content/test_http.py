@@ -48,6 +48,36 @@ async def test_documents_are_written_read_and_deleted(client: httpx.AsyncClient,
     assert (gone.status_code, gone.json()["code"]) == (404, "document_not_found")
 
 
+async def test_a_file_becomes_a_document_by_its_type_or_its_name(client: httpx.AsyncClient, papers: str) -> None:
+    page = b"<title>Tides</title><h1>The moon</h1><p>pulls the sea"
+    put = await client.put(f"{papers}/files/sea/tides", content=page, headers={"content-type": "text/html"})
+    assert (put.status_code, put.json()["created"]) == (200, True)
+    again = await client.put(f"{papers}/files/sea/tides.html", content=page)
+    assert again.status_code == 200
+    body = (await client.get(f"{papers}/documents/sea/tides.html")).json()["body"]
+    assert body == {"title": "Tides", "text": "# The moon\n\npulls the sea"}
+    found = await client.post(f"{papers}/search", json={"query": "moon"})
+    assert {hit["id"] for hit in found.json()["hits"]} == {"sea/tides", "sea/tides.html"}
+
+
+@pytest.mark.parametrize(
+    ("id", "type", "data", "says"),
+    [
+        ("cat.png", "image/png", b"\x89PNG", "no kind of file that can be read"),
+        ("book", "application/pdf", b"no pdf at all", "the pdf file cannot be read"),
+        ("letter.docx", None, b"PK\x03\x04", "the docx file cannot be read"),
+        ("empty.txt", "text/plain", b"  ", "it has no text"),
+    ],
+)
+async def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
+    client: httpx.AsyncClient, papers: str, id: str, type: str | None, data: bytes, says: str
+) -> None:
+    answer = await client.put(f"{papers}/files/{id}", content=data, headers={"content-type": type} if type else {})
+    assert (answer.status_code, answer.json()["code"]) == (422, "file_unreadable")
+    assert says in answer.json()["detail"]
+    assert (await client.get(f"{papers}/documents")).json()["items"] == []
+
+
 async def test_an_idempotency_key_repeats_the_answer(client: httpx.AsyncClient, papers: str) -> None:
     first, second = [
         await client.post(f"{papers}/documents", json=DOCUMENTS, headers={"idempotency-key": "k1"}) for _ in range(2)
@@ -160,18 +190,22 @@ def test_the_command_line_ingests_and_finds(database_url: str, tmp_path: Path, m
     (docs / "deep" / "boat.txt").write_text("A boat is rowed.", encoding="utf-8")
     (docs / "odd.txt").write_bytes(b"\xff\xfe\x00")
     (docs / "picture.png").write_bytes(b"\x89PNG")
+    (docs / "page.html").write_text("<title>Rafts</title><p>A raft drifts.", encoding="utf-8")
+    (docs / "broken.pdf").write_bytes(b"no pdf at all")
     for name, value in {"DATABASE_URL": database_url, "DATA_DIR": str(tmp_path), "MASTER_KEY": "m" * 40}.items():
         monkeypatch.setenv(f"BACKSTAY_{name}", value)
     run = CliRunner().invoke
     first = run(commands, ["ingest", str(docs)])
     assert first.exit_code == 0, first.output
-    assert "3 documents read, 2 changed; 2 chunks, 2 to embed" in first.output
+    assert "5 documents read, 3 changed; 3 chunks, 3 to embed" in first.output
     assert "odd.txt: not UTF-8 text" in first.output
-    assert "3 documents read, 0 changed" in run(commands, ["ingest", str(docs)]).output
+    assert "broken.pdf: the pdf file cannot be read" in first.output.replace("\n", " ")
+    assert "5 documents read, 0 changed" in run(commands, ["ingest", str(docs)]).output
     found = run(commands, ["search", "sailing ships"])
     assert "mode text" in found.output
     assert "ship.md" in found.output
-    assert '"documents": 2' in run(commands, ["coverage", "--json"]).output
+    assert "page.html" in run(commands, ["search", "raft"]).output
+    assert '"documents": 3' in run(commands, ["coverage", "--json"]).output
     assert "nothing is parked" in run(commands, ["parked"]).output
     assert "no requests" in run(commands, ["embed-calls"]).output
     assert "0 chunks wait for the embedder again" in run(commands, ["retry-parked"]).output

@@ -22,7 +22,7 @@ KINDS = frozenset(
     }
 )
 FINE_TUNED = "ft"  # ft:gpt-4o:… is a name of OpenAI's own, not an account's
-RESERVED = frozenset({"sim", FINE_TUNED})
+RESERVED = frozenset({"sim", "local", FINE_TUNED})
 MAX_SECRETS = 5
 _SHOWN, _LONG_ENOUGH = 4, 12
 _TELLING = frozenset({"key", "secret", "password", "token", "authorization", "credentials"})
