@@ -15,6 +15,7 @@ from .auth import http as auth_http
 from .builtin import http as builtin_http
 from .content import http as content_http
 from .content import search_http
+from .content.attached import http as attached_http
 from .content.spaces import http as spaces_http
 from .events import http as events_http
 from .gateway import http as gateway_http
@@ -50,6 +51,7 @@ _ROOMS = (
     approvals_http,
     machines_http,
     content_http,
+    attached_http,
     spaces_http,
     search_http,
     agents_http,

@@ -16,6 +16,7 @@ from .audit import Audit
 from .auth import Auth, IssuedKey
 from .builtin import EmailJob, HttpJob, ReportJob, Results, RetentionJob
 from .content import BatchLimit, Content
+from .content.attached import Attached
 from .content.spaces import Spaces
 from .events import Events
 from .gateway import Allowance, Gateway
@@ -97,6 +98,7 @@ class App:
             self.content.pipeline,
             self.content.searcher,
         )
+        self.attached = Attached(self.db, self.clock, self.jobs, self.audit, self.events, self.auth, self.content)
         self.agents = Agents(
             self.db, self.clock, self.content, self.gateway, self.workflows, self.streams, self.audit, self.events
         )
@@ -119,6 +121,7 @@ class App:
         self.workflow = self.workflows.workflow
         self.machine = self.machines.machine
         self.collection = self.content.collection
+        self.attach = self.attached.table
         self.guard = self.gateway.guard
         self._gateway_front = GatewayFront(
             self.gateway, self.auth.authenticate, max_body_bytes=self.settings.max_body_bytes
@@ -195,6 +198,7 @@ class App:
         self._default_tenant = (await self.auth.ensure_default_tenant()).id
         await self.schedules.put_declared(self.default_tenant)
         await self.machines.register()
+        await self.attached.put_declared(self._default_tenant)
         await self.gateway.start()
         for name, allowance in self._budgets.items():
             await self.gateway.budgets.ensure(

@@ -17,6 +17,7 @@ from .collection import Collection
 from .files import FileUnreadable, ReaderMissing
 from .models import (
     BatchLimit,
+    CollectionAttached,
     CollectionDiffers,
     CollectionNeedsCode,
     CollectionNotFound,
@@ -41,6 +42,7 @@ from .service import Content
 __all__ = [
     "BatchLimit",
     "Collection",
+    "CollectionAttached",
     "CollectionDiffers",
     "CollectionNeedsCode",
     "CollectionNotFound",

@@ -13,6 +13,7 @@ from ..kernel.http import Caller, Page, PageRequest, Router, View, service
 from .files import FileUnreadable, ReaderMissing
 from .models import (
     NAME,
+    CollectionAttached,
     CollectionDiffers,
     CollectionNeedsCode,
     CollectionNotFound,
@@ -136,7 +137,7 @@ async def show(name: Name, by: Caller, content: Service) -> CollectionView:
     return CollectionView.of(await content.find(by, name))
 
 
-@router.put("/{name}", permission="content:write", errors=[CollectionDiffers])
+@router.put("/{name}", permission="content:write", errors=[CollectionDiffers, CollectionAttached])
 async def declare(name: Name, body: Definition, by: Caller, tx: Tx, content: Service) -> CollectionView:
     """Make a collection. The same definition again changes nothing, another one goes while there are no documents."""
     standing, _ = await content.declare(by, name, body, tx=tx)
@@ -153,7 +154,7 @@ async def documents(name: Name, by: Caller, page: PageRequest, content: Service)
 @router.post(
     "/{name}/documents",
     permission="content:write",
-    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, DocumentInvalid],
+    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, CollectionAttached, DocumentInvalid],
 )
 async def put_many(name: Name, body: Batch, by: Caller, tx: Tx, content: Service) -> BatchView:
     """Write up to 1,000 documents, all or none. They are found as text at once and by their vectors soon after."""
@@ -164,7 +165,7 @@ async def put_many(name: Name, body: Batch, by: Caller, tx: Tx, content: Service
 @router.put(
     "/{name}/documents/{id:path}",
     permission="content:write",
-    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, DocumentInvalid],
+    errors=[CollectionNotFound, CollectionNeedsCode, CollectionDiffers, CollectionAttached, DocumentInvalid],
 )
 async def put(name: Name, id: Id, body: dict[str, Any], by: Caller, tx: Tx, content: Service) -> PutView:
     """Write one document; the request's body is the document's. Nothing is written when the same stands already."""
@@ -196,7 +197,9 @@ async def get(name: Name, id: Id, by: Caller, content: Service) -> DocumentView:
     return DocumentView.of(await content.get(by, name, id))
 
 
-@router.delete("/{name}/documents/{id:path}", permission="content:write", errors=[CollectionNotFound])
+@router.delete(
+    "/{name}/documents/{id:path}", permission="content:write", errors=[CollectionNotFound, CollectionAttached]
+)
 async def delete(name: Name, id: Id, by: Caller, tx: Tx, content: Service) -> DeletedView:
     """Delete a document with its chunks and vectors."""
     return DeletedView(id=id, deleted=await content.delete(by, name, id, tx=tx))

@@ -38,6 +38,12 @@ class CollectionNeedsCode(Conflict):
     code, title = "collection_needs_code", "The collection is written by its own program"
 
 
+class CollectionAttached(Conflict):
+    """Its documents are the rows of an attached table, and only those who write the table write them."""
+
+    code, title = "collection_attached", "The collection's documents are rows of a table"
+
+
 class DocumentInvalid(Invalid):
     code, title = "document_invalid", "The document cannot be stored"
 
@@ -146,7 +152,8 @@ class Definition(BaseModel):
 class Standing:
     """A tenant's collection as it stands, with its space (if it has an embedder) and its BM25 totals without deltas.
 
-    `also`: other spaces whose vectors are kept up to date; `models`: those of all its spaces, when it has changed them.
+    `also`: other spaces whose vectors are kept up to date; `models`: those of all its spaces, when it has changed them;
+    `attached_id`: the attached table whose rows its documents are.
     """
 
     name: str
@@ -159,6 +166,7 @@ class Standing:
     space: "Space | None"
     also: tuple[int, ...] = ()
     models: frozenset[str] = frozenset()
+    attached_id: int | None = None
 
     @property
     def embedded_in(self) -> tuple[int, ...]:
@@ -194,6 +202,7 @@ class Standing:
             space,
             tuple(row["also"]),
             frozenset(row["models"]),
+            row["attached_id"],
         )
 
 

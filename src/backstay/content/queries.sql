@@ -1,7 +1,7 @@
 -- name: collection
 -- A tenant's collection with its space.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
-       c.space_id, s.model, s.dimensions, s.indexed_at,
+       c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at,
        array(select m.space_id from backstay.collection_space m
              where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
              order by m.space_id) as also,
@@ -13,7 +13,7 @@ where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text;
 -- name: collections
 -- A tenant's collections by name.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
-       c.space_id, s.model, s.dimensions, s.indexed_at,
+       c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at,
        array(select m.space_id from backstay.collection_space m
              where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
              order by m.space_id) as also,
@@ -39,6 +39,11 @@ values (
     %(tenant)s::uuid, %(name)s::text, %(space)s::bigint, %(fields)s::text[], %(by_code)s::boolean, %(format)s::text,
     %(chunk_size)s::int, %(overlap)s::int, %(pivot)s::real, %(now)s::timestamptz)
 on conflict (tenant_id, name) do nothing;
+
+-- name: is_attached
+-- Whether a tenant's collection of this name has the rows of an attached table.
+select exists (select from backstay.attached a
+               where a.name = %(name)s::text and (a.owner is null or a.owner = %(tenant)s::uuid));
 
 -- name: redefine
 -- Another definition for a collection that has no documents.
@@ -103,6 +108,17 @@ where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id 
 -- A document; its chunks and what waits for them go with it.
 delete from backstay.content
 where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = %(id)s::text;
+
+-- name: lock_documents
+-- Keeps everyone else from writing these documents, in the order in which everyone locks them; their revisions.
+select id, rev from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = any(%(ids)s::text[])
+order by id for update;
+
+-- name: delete_many
+-- Documents; their chunks and what waits for them go with them.
+delete from backstay.content
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id = any(%(ids)s::text[]);
 
 -- name: old_chunks
 -- The chunks of these documents, locked in the order in which everyone locks them. Those that stay may get their vector

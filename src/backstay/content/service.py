@@ -27,6 +27,7 @@ from .indexing import Indexer
 from .models import (
     DEV_EMBEDDER,
     BatchLimit,
+    CollectionAttached,
     CollectionDiffers,
     CollectionNeedsCode,
     CollectionNotFound,
@@ -152,6 +153,10 @@ class Content:
         standing = await store.collection(tx, tenant, name)
         if standing is not None and standing.fits(definition, by_code):
             return standing, False
+        if standing is not None:
+            _own(standing)
+        elif await store.is_attached(tx, tenant, name):
+            raise CollectionAttached(f"{name} is the name of an attached table; choose another one")
         now = self._clock.now()
         space = await store.take_space(tx, name, definition, now)
         created = standing is None and await store.declare(
@@ -191,14 +196,15 @@ class Content:
         """See Collection.put_many.
 
         Raises:
-            CollectionNotFound: neither registered nor declared (404). CollectionNeedsCode, CollectionDiffers (409).
+            CollectionNotFound: neither registered nor declared (404). CollectionNeedsCode, CollectionDiffers,
+                CollectionAttached (409).
             DocumentInvalid: ids or bodies cannot be stored, an id stands twice, or there are over 1,000 (422).
         """
         if len(documents) > MAX_BATCH:
             raise DocumentInvalid(f"at most {MAX_BATCH} documents go in one call, not {len(documents)}")
         async with self._db.join(tx, by.tenant) as tx:
             await store.share_writes(tx, by.tenant, name)
-            standing = await self._writable(tx, by.tenant, name)
+            standing = _own(await self._writable(tx, by.tenant, name))
             drafts = {draft.id: draft for draft in self._drafts(standing, documents)}
             if len(drafts) != len(documents):
                 raise DocumentInvalid("an id stands twice in one call")
@@ -262,6 +268,30 @@ class Content:
         read = await self.read_file(data, type=type, name=id)
         return (await self.put_many(by, collection, [(id, read.body)]))[0]
 
+    async def mirror(
+        self, tx: Tx, tenant: UUID, standing: Standing, documents: Sequence[tuple[str, str, str]]
+    ) -> dict[str, tuple[int, bool]]:
+        """Writes documents that stand for something else: of each the id, the body as JSON, and its searched text.
+        Answers as `_write`. `share_writes` comes before."""
+        drafts = {
+            id: _Draft(id, body.encode(), _hash(f"{body}\0{text}".encode()), text, _hash(text.encode()))
+            for id, body, text in documents
+        }
+        return await self._write(tx, tenant, standing, drafts)
+
+    async def unmirror(self, tx: Tx, tenant: UUID, standing: Standing, ids: Sequence[str]) -> int:
+        """Deletes documents with their chunks and vectors. Returns how many there were. `share_writes` comes before."""
+        gone = await store.lock_documents(tx, tenant, standing.name, ids)
+        if not gone:
+            return 0
+        delta = await writer.erase(tx, tenant, standing, list(gone))
+        await store.delete_many(tx, tenant, standing.name, list(gone))
+        if delta is not None:
+            await self.statistics.written(tx, tenant, standing, delta, len(gone))
+        told = [{"collection": standing.name, "id": id, "rev": rev} for id, rev in gone.items()]
+        await self._events.emit_many(tx, "content.deleted", told, tenant=tenant)
+        return len(gone)
+
     async def get(self, by: Principal, name: str, id: str, *, tx: Tx | None = None) -> Document:
         """See Collection.get."""
         async with self._db.join(tx, by.tenant) as tx:
@@ -280,11 +310,11 @@ class Content:
         """See Collection.delete. The audit gets an entry."""
         async with self._db.join(tx, by.tenant) as tx:
             await store.share_writes(tx, by.tenant, name)
-            standing = await self._standing(tx, by.tenant, name)
+            standing = _own(await self._standing(tx, by.tenant, name))
             rev = await store.lock_document(tx, by.tenant, name, id)
             if rev is None:
                 return False
-            delta = await writer.erase(tx, by.tenant, standing, id)
+            delta = await writer.erase(tx, by.tenant, standing, [id])
             await store.delete(tx, by.tenant, name, id)
             if delta is not None:
                 await self.statistics.written(tx, by.tenant, standing, delta, 1)
@@ -397,6 +427,19 @@ class Content:
             if not _storable(text) or (b"\\u0000" in encoded and _has_nul(body)):
                 raise DocumentInvalid(f"the body of {id!r} has a NUL character, which Postgres cannot store in text")
             yield _Draft(id, encoded, _hash(encoded), text, _hash(text.encode()))
+
+
+def _own(standing: Standing) -> Standing:
+    """The collection, if its documents are its own.
+
+    Raises:
+        CollectionAttached: they are rows of a table (409).
+    """
+    if standing.attached_id is not None:
+        raise CollectionAttached(
+            f"the documents of {standing.name} are the rows of an attached table: write the table, or detach it"
+        )
+    return standing
 
 
 def _texts(body: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:

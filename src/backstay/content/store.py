@@ -77,6 +77,11 @@ async def declare(
     return await _queries.declare.run(tx, **values, pivot=pivot, now=now) == 1
 
 
+async def is_attached(tx: Tx, tenant: UUID, name: str) -> bool:
+    """Whether the name is kept for rows of an attached table."""
+    return bool(await _queries.is_attached.value(tx, tenant=tenant, name=name))
+
+
 async def redefine(
     tx: Tx, tenant: UUID, name: str, definition: Definition, *, space: int | None, by_code: bool
 ) -> bool:
@@ -141,6 +146,15 @@ async def documents(tx: Tx, tenant: UUID, collection: str, after: str | None, li
 async def lock_document(tx: Tx, tenant: UUID, collection: str, id: str) -> int | None:
     rev: int | None = await _queries.lock_document.value(tx, tenant=tenant, collection=collection, id=id)
     return rev
+
+
+async def lock_documents(tx: Tx, tenant: UUID, collection: str, ids: Sequence[str]) -> dict[str, int]:
+    """Those that stand, with their revisions."""
+    return dict(await _queries.lock_documents.rows(tx, tenant=tenant, collection=collection, ids=list(ids)))
+
+
+async def delete_many(tx: Tx, tenant: UUID, collection: str, ids: Sequence[str]) -> None:
+    await _queries.delete_many.run(tx, tenant=tenant, collection=collection, ids=list(ids))
 
 
 async def delete(tx: Tx, tenant: UUID, collection: str, id: str) -> None:

@@ -75,9 +75,9 @@ async def write(tx: Tx, tenant: UUID, standing: Standing, texts: Mapping[str, st
     return Written(len(rows) if standing.embedded_in else 0, delta)
 
 
-async def erase(tx: Tx, tenant: UUID, standing: Standing, id: str) -> UUID | None:
-    """Removes the chunks of a document and takes them out of the statistics. Returns the id of those."""
-    gone = await store.old_chunks(tx, tenant, standing.name, [id])
+async def erase(tx: Tx, tenant: UUID, standing: Standing, ids: Sequence[str]) -> UUID | None:
+    """Removes the chunks of documents and takes them out of the statistics. Returns the id of those."""
+    gone = await store.old_chunks(tx, tenant, standing.name, ids)
     change = Counter[int]()
     for chunk in gone:
         change.subtract(bm25.numbers(chunk.bm))

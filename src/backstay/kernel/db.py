@@ -22,7 +22,7 @@ from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -243,6 +243,24 @@ class Database:
         if raw.info.transaction_status == TransactionStatus.INERROR:
             raise _failed()
         await tx._send_with_commit()
+
+    @asynccontextmanager
+    async def login_tx(self) -> AsyncIterator[Tx]:
+        """A transaction on a connection of its own, as the login itself: for what is done to the user's own tables,
+        which our roles need not own. `become` takes one of our roles within it."""
+        connection = await AsyncConnection.connect(self.url, connect_timeout=10, application_name="backstay/login")
+        async with connection:
+            connection.adapters.register_dumper(dict, _Jsonb)
+            tx = Tx(connection, None, self.notifier, owned=False)
+            yield tx
+            await tx._send_with_commit()
+
+    @asynccontextmanager
+    async def become(self, tx: Tx, role: str) -> AsyncIterator[Tx]:
+        """Within `login_tx`: the block's statements are made by `role`."""
+        await tx.connection.execute(SQL("set local role {}").format(Identifier(role)), prepare=False)
+        yield tx
+        await tx.connection.execute("set local role none", prepare=False)
 
     @asynccontextmanager
     async def _begin(

@@ -1,16 +1,20 @@
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from backstay.audit import Audit
+from backstay.auth import Auth
 from backstay.content import Collection, Content
+from backstay.content.attached import Attached, AttachedStatus, TableDefinition
 from backstay.events import Events
 from backstay.gateway import Embeddings
 from backstay.jobs import Jobs
@@ -137,3 +141,55 @@ async def idle(db: Database, *tenants: UUID) -> None:
 async def rows(db: Database, tenant: UUID, query: str, *params: object) -> list[tuple[object, ...]]:
     async with db.tenant_tx(tenant) as tx:
         return await (await tx.execute(query, params)).fetchall()  # type: ignore[no-any-return]
+
+
+# -- attached tables ---------------------------------------------------------------------------------------------
+
+Connection = psycopg.Connection[Any]
+Settle = Callable[..., Awaitable[AttachedStatus]]
+PRODUCTS = TableDefinition(
+    table="public.products", key="id", text="title || E'\\n' || description", columns=("price",), embedder=MODEL
+)
+
+
+@pytest.fixture
+def plain(database_url: str) -> Iterator[Connection]:
+    """A connection that knows nothing of us, as psql has it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "create table products (id bigint primary key, title text not null, description text, price numeric)"
+        )
+        yield connection
+
+
+@pytest.fixture
+def attached(db: Database, clock: SystemClock, jobs: Jobs, vault: Vault, auth: Auth, content: Content) -> Attached:
+    audit, events = Audit(db, clock, vault), Events(db, clock)
+    return Attached(db, clock, jobs, audit, events, auth, content)
+
+
+@pytest.fixture
+async def operator(auth: Auth) -> Principal:
+    return await auth.operator()
+
+
+@pytest.fixture
+def settle(attached: Attached, operator: Principal, jobs: Jobs) -> Settle:
+    """Works until everything that is committed now is taken over."""
+
+    async def work(name: str = "products") -> AttachedStatus:
+        async def done() -> bool:
+            await attached.tending.spread()
+            return (await attached.status(operator, name)).current
+
+        async with working(jobs):
+            await until(done)
+            return await attached.status(operator, name)
+
+    return work
+
+
+async def texts(db: Database, tenant: UUID, collection: str = "products") -> dict[str, str]:
+    """The first chunk of each document."""
+    query = "select content_id, text from backstay.chunk where collection = %s and ord = 0"
+    return {str(id): str(text) for id, text in await rows(db, tenant, query, collection)}

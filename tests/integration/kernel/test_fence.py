@@ -25,6 +25,7 @@ GLOBAL = {
     "job_start": "when jobs under such a limit began; it counts over all tenants",
     "gateway_process": "a gateway process serves every tenant",
     "space": "tenants with equal definitions share an embedding space; a tenant sees those its collections use",
+    "attached": "a table that the operator has attached, which may have rows of many tenants",
     "machine": "a state machine is the operator's code, the same for every tenant",
     "machine_state": "a part of a machine's definition",
     "machine_rule": "a part of a machine's definition",
