@@ -34,6 +34,7 @@ from topics import GROUPS, Topics, embedded, introduce, recall
 
 from backstay.app import App
 from backstay.content import Collection, Content
+from backstay.content.indexes.advice import Thresholds
 from backstay.content.models import Space
 from backstay.jobs import Jobs
 from backstay.kernel.principal import Principal
@@ -169,7 +170,7 @@ async def ours(place: Path, topics: Topics, options: argparse.Namespace) -> None
     async with App(Settings.load(data_dir=place, log_level="error")) as app:
         jobs = Jobs(app.db, app.clock, app.settings)
         content = Content(app.db, app.clock, jobs, topics, app.audit, app.events)
-        content.indexer.rows = options.count
+        content.indexer.thresholds = Thresholds(options.count, options.count)
         topic, tenant = content.collection("topics", embedder="bench:topics"), app.default_tenant
         if options.count > (await embedded(topic, tenant)):
             await fill(content, jobs, topic, tenant, options.count)

@@ -17,6 +17,7 @@ from .auth import Auth, IssuedKey
 from .builtin import EmailJob, HttpJob, ReportJob, Results, RetentionJob
 from .content import BatchLimit, Content
 from .content.attached import Attached
+from .content.indexes import Indexes
 from .content.spaces import Spaces
 from .events import Events
 from .gateway import Allowance, Gateway
@@ -87,7 +88,17 @@ class App:
         self.machines = Machines(self.db, self.clock, self.jobs, self.audit, self.events)
         limits = {f"local:{name}": BatchLimit(inputs=LOCAL_INPUTS) for name in self.settings.local_models}
         limits |= {model: BatchLimit(**given) for model, given in self.settings.embed_batches.items()}
-        self.content = Content(self.db, self.clock, self.jobs, self.gateway, self.audit, self.events, limits=limits)
+        self.content = Content(
+            self.db,
+            self.clock,
+            self.jobs,
+            self.gateway,
+            self.audit,
+            self.events,
+            limits=limits,
+            index_memory_mb=self.settings.index_memory_mb,
+        )
+        self.indexes = Indexes(self.db, self.audit, self.auth, self.events, self.content.indexer)
         self.spaces = Spaces(
             self.db,
             self.clock,

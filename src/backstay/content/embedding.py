@@ -25,7 +25,7 @@ from ..kernel.errors import BackstayError
 from . import pace, pipeline_store, vectors_store
 from .chunker import searched
 from .delivery import Delivery, Embedder, Progress, release
-from .indexing import Indexer
+from .indexes.indexer import Indexer
 from .models import BatchLimit, Space, Waiting
 
 EMBED = "content.embed"

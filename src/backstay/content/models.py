@@ -96,6 +96,7 @@ class Flag(StrEnum):
     short: there are fewer hits than asked for.
     dev_hash: the vectors are those of the hashing embedder for tests, which knows no meanings.
     not_reranked: the reranker failed or was late, so hits stand in the order that it would have changed.
+    unindexed: each one of very many vectors was looked at, because their space has no index.
     """
 
     TEXT_ONLY = "text_only"
@@ -103,6 +104,20 @@ class Flag(StrEnum):
     SHORT = "short"
     DEV_HASH = "dev_hash"
     NOT_RERANKED = "not_reranked"
+    UNINDEXED = "unindexed"
+
+
+class IndexKind(StrEnum):
+    """How a space's vectors are indexed. `auto`: not at all, then `hnsw`, then `binary`, as they become more.
+
+    `binary` keeps one bit of each number and compares what it finds by the vectors themselves.
+    """
+
+    AUTO = "auto"
+    NONE = "none"
+    HNSW = "hnsw"
+    IVFFLAT = "ivfflat"
+    BINARY = "binary"
 
 
 class Definition(BaseModel):
@@ -183,7 +198,9 @@ class Standing:
     def of(cls, **row: Any) -> "Standing":
         space = None
         if row["space_id"] is not None:
-            space = Space(row["space_id"], row["model"], row["dimensions"], row["indexed_at"])
+            space = Space(
+                row["space_id"], row["model"], row["dimensions"], row["indexed_at"], row["index"], row["lists"]
+            )
         definition = Definition(
             embedder=row["model"],
             fields=tuple(row["fields"]),
@@ -208,12 +225,17 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One model's vectors. `dimensions` is None until the model has answered once; then the table stands."""
+    """One model's vectors. `dimensions` is None until the model has answered once; then the table stands.
+
+    `index` is the IndexKind that stands, None: nothing; `lists` are those of an ivfflat index.
+    """
 
     id: int
     model: str
     dimensions: int | None
-    indexed_at: datetime | None
+    indexed_at: datetime | None = None
+    index: str | None = None
+    lists: int | None = None
 
     @property
     def is_dev(self) -> bool:

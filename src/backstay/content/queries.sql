@@ -1,7 +1,7 @@
 -- name: collection
 -- A tenant's collection with its space.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
-       c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at,
+       c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at, s.index_kind as index, s.index_lists as lists,
        array(select m.space_id from backstay.collection_space m
              where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
              order by m.space_id) as also,
@@ -13,7 +13,7 @@ where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text;
 -- name: collections
 -- A tenant's collections by name.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
-       c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at,
+       c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at, s.index_kind as index, s.index_lists as lists,
        array(select m.space_id from backstay.collection_space m
              where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
              order by m.space_id) as also,
@@ -277,8 +277,13 @@ select count(*) from (
            or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true)) limit %(limit)s::int) v;
 
 -- name: estimate_vectors
--- About how many vectors of all tenants stand in the table, as the planner knows it.
-select greatest(reltuples, 0)::bigint from pg_catalog.pg_class where oid = 'backstay.vec_template'::regclass;
+-- About how many vectors of all tenants stand in the table: as the planner reckons, from the table's size.
+select coalesce(case when c.reltuples >= 0 and c.relpages > 0
+                     then c.reltuples / c.relpages * (pg_relation_size(c.oid) / 8192)
+                     else pg_relation_size(c.oid)::float8 / (2 * greatest(a.atttypmod, 1) + 72) end, 0)::bigint
+from pg_catalog.pg_class c
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attname = 'e'
+where c.oid = 'backstay.vec_template'::regclass;
 
 -- name: search_exact
 -- The vector leg by looking at every vector of the tenant: the `+ 0` keeps an index out.
@@ -323,7 +328,8 @@ select id, content_id, 1 - distance, count(*) over () from among order by distan
 select count(set_config(name, value, true)) from unnest(%(names)s::text[], %(values)s::text[]) as g (name, value);
 
 -- name: search_indexed
--- The vector leg by HNSW. The scan's order is relaxed, so an outer sort follows, which `+ 0` keeps from being elided.
+-- The vector leg by HNSW or IVFFlat. The scan's order is relaxed, so an outer sort follows, which `+ 0` keeps from
+-- being elided.
 with nearest as materialized (
     select v.chunk_id, v.text_hash, v.e operator(public.<=>) %(query)s::public.halfvec as distance
     from backstay.vec_template v
@@ -350,6 +356,38 @@ with nearest as materialized (
     order by v.e operator(public.<=>) %(query)s::public.halfvec limit %(limit)s::int
 )
 select id as chunk_id, content_id, 1 - distance as score from nearest order by distance + 0, id;
+
+-- name: search_binary
+-- The vector leg by one bit for each number: many candidates, and the vectors themselves say which are nearest. `bit(1)`
+-- stands for the dimensions of the space.
+with near as materialized (
+    select v.chunk_id, v.text_hash, v.e
+    from backstay.vec_template v
+    where v.tenant_id = %(tenant)s::uuid
+    order by (public.binary_quantize(v.e)::bit(1)) operator(public.<~>)
+             (public.binary_quantize(%(query)s::public.halfvec)::bit(1)) limit %(candidates)s::int
+)
+select c.id as chunk_id, c.content_id, 1 - (near.e operator(public.<=>) %(query)s::public.halfvec) as score
+from near
+join backstay.chunk c on c.tenant_id = %(tenant)s::uuid and c.id = near.chunk_id and c.text_hash = near.text_hash
+order by (near.e operator(public.<=>) %(query)s::public.halfvec) + 0, c.id limit %(limit)s::int;
+
+-- name: search_binary_where
+-- The same over documents that a filter lets through.
+with near as materialized (
+    select c.id, c.content_id, v.e
+    from backstay.vec_template v
+    join backstay.chunk c on c.tenant_id = v.tenant_id and c.id = v.chunk_id and c.text_hash = v.text_hash
+    join backstay.content d
+        on d.tenant_id = c.tenant_id and d.collection = c.collection and d.id = c.content_id
+    where v.tenant_id = %(tenant)s::uuid and d.body @> %(contains)s::jsonb
+      and (%(path)s::jsonpath is null
+           or jsonb_path_match(d.body, %(path)s::jsonpath, %(values)s::jsonb, true))
+    order by (public.binary_quantize(v.e)::bit(1)) operator(public.<~>)
+             (public.binary_quantize(%(query)s::public.halfvec)::bit(1)) limit %(candidates)s::int
+)
+select id as chunk_id, content_id, 1 - (e operator(public.<=>) %(query)s::public.halfvec) as score
+from near order by (e operator(public.<=>) %(query)s::public.halfvec) + 0, id limit %(limit)s::int;
 
 -- name: hits
 -- What is shown of chunks that were found.
@@ -533,15 +571,12 @@ where p.error is null and p.since < %(before)s::timestamptz
 
 -- name: space
 -- A space by id.
-select id, model, dimensions, indexed_at from backstay.space where id = %(id)s::bigint;
+select id, model, dimensions, indexed_at, index_kind as index, index_lists as lists
+from backstay.space where id = %(id)s::bigint;
 
 -- name: create_space_table
 -- The table of a space, once its dimensions are known.
 select backstay.create_space_table(%(space)s::bigint, %(dimensions)s::int);
-
--- name: indexed
--- The space's vectors have their index now.
-update backstay.space set indexed_at = %(now)s::timestamptz where id = %(space)s::bigint;
 
 -- name: coverage
 -- How much of a collection there is, and how much of it waits.

@@ -16,6 +16,7 @@ from ..kernel.principal import Principal
 from . import bm25, pipeline_store, store, vectors_store
 from .delivery import Embedder
 from .filters import Filter
+from .indexes.advice import LARGE_SCAN, LEAST_ROWS, probes_for
 from .legs import Leg
 from .models import (
     FEATURE_SEARCH,
@@ -24,6 +25,7 @@ from .models import (
     Flag,
     Found,
     Hit,
+    IndexKind,
     Mode,
     NoEmbedder,
     SearchAnswer,
@@ -35,12 +37,15 @@ from .vectors_store import Vector
 from .within import Given, Within
 
 CANDIDATES = 50  # of each leg
-EXACT_ROWS = 5_000  # so few vectors are looked at one by one, which loses nothing
-_EF_SEARCH = 100
+_EF_SEARCH, _MOST_EF = 100, 1_000
+_OVERSAMPLE, _LEAST_BITS = 12, 400  # candidates by one bit each, for each that is wanted, and at least
 _SCAN, MOST_SCAN = 20_000, 200_000  # vectors that the index may visit for one search
 _REMEMBERED, _MOST_REMEMBERED = 60.0, 10_000  # seconds, tenants
 _MAX_QUERY = 20_000
 _log = telemetry.log("content")
+_scans = telemetry.counter(
+    "backstay_content_unindexed_searches_total", "Searches that looked at every vector of a large space."
+)
 _searches = telemetry.counter("backstay_content_searches_total", "Searches answered.", ["mode"])
 
 
@@ -100,13 +105,24 @@ class Question:
         return self.k if self.mode in (Mode.TEXT, Mode.SEMANTIC) else max(CANDIDATES, self.k)
 
 
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The nearest chunks. `by_index`: an index found them and may have missed some; else every vector was looked at.
+    `scanned`: so many were that an index is missed."""
+
+    found: list[Found]
+    by_index: bool = False
+    scanned: bool = False
+
+
 class Searcher:
     """Reads; decides which legs run and how. `patience` is how many seconds the query's vector may take."""
 
-    def __init__(self, db: Database, gateway: Embedder, *, exact_rows: int = EXACT_ROWS, patience: float = 5.0) -> None:
+    def __init__(self, db: Database, gateway: Embedder, *, exact_rows: int = LEAST_ROWS, patience: float = 5.0) -> None:
         self._db, self._gateway = db, gateway
         self.exact_rows, self.patience = exact_rows, patience
         self._many: dict[tuple[int, UUID, int], tuple[float, float]] = {}
+        self.large_scan = LARGE_SCAN
 
     async def search(self, by: Principal, collection: str, question: Question) -> SearchAnswer:
         """See Collection.search."""
@@ -166,18 +182,22 @@ class Searcher:
         space = standing.space
         legs: dict[str, list[Found]] = {}
         # What needs no other's answer goes together, and the commit with the last statement.
+        near = Nearest([])
         async with self._db.tenant_tx(tenant, pipelined=True) as tx:
             if question.mode is not Mode.SEMANTIC:
                 legs["text"] = await (await self.text_leg(tx, tenant, standing.name, question)).found(tx)
             told = await self.flags(tx, tenant, standing, question.mode, vector)
             if space is not None and vector is not None:
-                legs["vector"], _ = await self.nearest(tx, tenant, space, vector, question.limit, question.where)
+                near = await self.nearest(tx, tenant, space, vector, question.limit, question.where)
+                legs["vector"] = near.found
             order = _order(legs)
             if question.per_document is not None:
                 order = _capped(order, legs, question.per_document)
             order = order[: question.k]
             rows = await store.send_hits(tx, tenant, [chunk for chunk, _ in order])
         hits, flags = _hits(await rows(), order, legs), await told()
+        if near.scanned:
+            flags.append(Flag.UNINDEXED)
         if len(hits) < question.k:
             flags.append(Flag.SHORT)
         said = said_mode(question.mode, vector, space)
@@ -212,29 +232,39 @@ class Searcher:
 
     async def nearest(
         self, tx: Tx, tenant: UUID, space: Space, vector: Vector, limit: int, where: Filter | None
-    ) -> tuple[list[Found], bool]:
-        """The nearest chunks, and whether the index found them: then some may be missing, else every vector was looked
-        at. Leaves settings in `tx` that suit searches only."""
+    ) -> Nearest:
+        """The nearest chunks. Leaves settings in `tx` that suit searches only."""
         exact = vectors_store.exact_leg(space.id, tenant, vector, limit, where)
-        if space.indexed_at is None:
-            return await exact.found(tx), False
+        if space.index is None:
+            return Nearest(await exact.found(tx), scanned=await self._scanned(tx, tenant, space))
         if where is not None:
             few = await vectors_store.search_few(tx, space.id, tenant, vector, limit, where, self.exact_rows)
             if few is not None:
-                return few, False
+                return Nearest(few)
             others: float | None = await vectors_store.estimate(tx, space.id) / self.exact_rows
         else:
             others = await self._others(tx, tenant, space)
         if others is None:
-            return await exact.found(tx), False
+            return Nearest(await exact.found(tx))
         # The rarer the tenant's (or the filter's) rows, the more of the others the index has to pass over.
-        leg = indexed_leg(space, tenant, vector, limit, where, tuples=max(int(4 * limit * others), _SCAN))
+        needed = int(4 * _candidates(space, limit) * others)
+        leg = indexed_leg(space, tenant, vector, limit, where, tuples=max(needed, _SCAN))
         await vectors_store.tune(tx, leg)
         found = await leg.found(tx)
         if len(found) < limit:
             # The scan gave up before it had enough; there are enough, as the count says.
-            return await exact.found(tx), False
-        return found, True
+            return Nearest(await exact.found(tx))
+        return Nearest(found, by_index=True)
+
+    async def _scanned(self, tx: Tx, tenant: UUID, space: Space) -> bool:
+        """Whether so many vectors were looked at one by one that an index is missed. Says so in log and metric."""
+        if await vectors_store.estimate(tx, space.id) < self.large_scan // 2:
+            return False
+        if await vectors_store.count(tx, space.id, tenant, self.large_scan) < self.large_scan:
+            return False
+        _scans.inc()
+        _log.warning("a search looked at every vector of a large space, which has no index", space=space.id)
+        return True
 
     async def _others(self, tx: Tx, tenant: UUID, space: Space) -> float | None:
         """Vectors in the space for each that a search of the tenant ranges over; None when those are few. That they are
@@ -257,9 +287,20 @@ class Searcher:
 def indexed_leg(
     space: Space, tenant: UUID, vector: Vector, limit: int, where: Filter | None, *, tuples: int = MOST_SCAN
 ) -> Leg:
-    """The statement that finds by the index, which may visit so many vectors."""
-    ef = max(_EF_SEARCH, limit)
-    return vectors_store.indexed_leg(space.id, tenant, vector, limit, where, ef=ef, tuples=min(tuples, MOST_SCAN))
+    """The statement that finds by the index that stands, which may visit so many vectors."""
+    candidates = _candidates(space, limit)
+    ef, tuples = min(max(_EF_SEARCH, candidates), _MOST_EF), min(tuples, MOST_SCAN)
+    if space.index == IndexKind.BINARY:
+        return vectors_store.binary_leg(
+            space, tenant, vector, limit, where, candidates=candidates, ef=ef, tuples=tuples
+        )
+    probes = probes_for(space.lists) if space.lists else vectors_store.PROBES
+    return vectors_store.indexed_leg(space.id, tenant, vector, limit, where, ef=ef, tuples=tuples, probes=probes)
+
+
+def _candidates(space: Space, limit: int) -> int:
+    """How many the index has to find: one bit of each number tells little, so the best are sought among many."""
+    return min(max(_OVERSAMPLE * limit, _LEAST_BITS), _MOST_EF) if space.index == IndexKind.BINARY else limit
 
 
 def _wants_vector(standing: Standing, mode: Mode) -> bool:

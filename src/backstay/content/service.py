@@ -23,7 +23,7 @@ from . import files, pipeline_store, store, vectors_store, writer
 from .collection import Body, Collection, Registered, as_json
 from .delivery import Embedder
 from .embedding import Pipeline
-from .indexing import Indexer
+from .indexes.indexer import MEMORY_MB, Indexer
 from .models import (
     DEV_EMBEDDER,
     BatchLimit,
@@ -81,9 +81,10 @@ class Content:
         events: Events,
         *,
         limits: Mapping[str, BatchLimit] | None = None,
+        index_memory_mb: int = MEMORY_MB,
     ) -> None:
         self._db, self._clock, self._audit, self._events = db, clock, audit, events
-        self.indexer = Indexer(db, clock, jobs)
+        self.indexer = Indexer(db, clock, jobs, memory_mb=index_memory_mb)
         self.pipeline = Pipeline(db, clock, jobs, gateway, events, limits=limits, indexer=self.indexer)
         self.statistics = Statistics(db, jobs)
         self.searcher = Searcher(db, gateway)

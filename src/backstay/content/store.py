@@ -6,11 +6,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from psycopg import AsyncConnection
-from psycopg import sql as pgsql
 
 from ..kernel import sql
-from ..kernel.db import OWNER, Database, Tx
+from ..kernel.db import Tx
 from .filters import Filter
 from .legs import Leg
 from .models import ChunkRow, Definition, Document, OldChunk, Standing, Totals
@@ -20,12 +18,6 @@ _queries = sql.load(__package__)
 
 def _row(**columns: Any) -> dict[str, Any]:
     return columns
-
-
-_INDEX = (
-    "create index concurrently {} on backstay.{} using hnsw (e public.halfvec_cosine_ops) "
-    "with (m = 16, ef_construction = 64)"
-)
 
 
 async def collection(tx: Tx, tenant: UUID, name: str) -> Standing | None:
@@ -273,29 +265,3 @@ async def send_hits(tx: Tx, tenant: UUID, ids: Sequence[UUID]) -> Callable[[], A
 async def coverage(tx: Tx, tenant: UUID, collection: str, space: int | None, now: datetime) -> dict[str, Any]:
     """Documents, chunks, pending, parked, lag."""
     return await _queries.coverage.one(tx, dict, tenant=tenant, collection=collection, space=space, now=now)
-
-
-async def build_index(db: Database, space: int, memory_mb: int) -> bool:
-    """Builds the HNSW index of a space without stopping writers, as the owner on a connection of its own.
-
-    Returns False when another process is building it. An invalid index that a crash left behind is made anew.
-    """
-    table, name = f"vec_{int(space)}", f"vec_{int(space)}_hnsw"
-    connection = await AsyncConnection.connect(db.url_for(OWNER), autocommit=True)
-    async with connection:
-        await connection.execute("set statement_timeout = 0")
-        await connection.execute(pgsql.SQL("set maintenance_work_mem = {}").format(pgsql.Literal(f"{memory_mb}MB")))
-        cursor = await connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
-        if not (await cursor.fetchone() or (False,))[0]:
-            return False
-        cursor = await connection.execute(
-            "select i.indisvalid from pg_index i where i.indexrelid = to_regclass(%s)", [f"backstay.{name}"]
-        )
-        standing = await cursor.fetchone()
-        if standing is not None and standing[0]:
-            return True
-        index = pgsql.Identifier(name)
-        if standing is not None:
-            await connection.execute(pgsql.SQL("drop index concurrently backstay.{}").format(index))
-        await connection.execute(pgsql.SQL(_INDEX).format(index, pgsql.Identifier(table)))
-    return True

@@ -4,7 +4,6 @@ Each space has its own table, `vec_<space>`; queries are written against `vec_te
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -19,10 +18,12 @@ from .models import Found, Space, Waiting
 
 _queries = sql.load(__package__)
 Vector = Halfvec | str  # packed, or as Postgres writes it
+PROBES = 30
 # Plans are made anew: a kept one would keep the settings it was made under. Without the iterative scan a filter (and a
 # tenant is one) loses most hits.
 _TUNED = {
     "hnsw.iterative_scan": "relaxed_order",
+    "ivfflat.iterative_scan": "relaxed_order",
     "plan_cache_mode": "force_custom_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -36,6 +37,12 @@ def on_space(query: Query, space: int | None) -> Query:
     if space is None:
         return query
     return Query(query.room, query.name, query.text.replace("vec_template", f"vec_{int(space)}"))
+
+
+@cache
+def on_bits(query: Query, dimensions: int) -> Query:
+    """A query over one bit for each number, for vectors of so many."""
+    return Query(query.room, query.name, query.text.replace("bit(1)", f"bit({int(dimensions)})"))
 
 
 def _of(space: int, name: str) -> Query:
@@ -96,14 +103,48 @@ async def search_few(
 
 
 def indexed_leg(
-    space: int, tenant: UUID, vector: Vector, limit: int, where: Filter | None, *, ef: int, tuples: int
+    space: int,
+    tenant: UUID,
+    vector: Vector,
+    limit: int,
+    where: Filter | None,
+    *,
+    ef: int,
+    tuples: int,
+    probes: int = PROBES,
 ) -> Leg:
-    """`ef`: how many neighbours the index keeps in view; `tuples`: how many vectors it may visit."""
+    """By HNSW or IVFFlat, whichever stands. `ef`: how many neighbours HNSW keeps in view; `tuples`: how many vectors it
+    may visit; `probes`: into how many lists IVFFlat looks first."""
     values = {"tenant": tenant, "query": vector, "limit": limit}
-    settings = _TUNED | {"hnsw.ef_search": str(ef), "hnsw.max_scan_tuples": str(tuples)}
+    settings = _tuned(ef, tuples, probes)
     if where is None:
         return Leg(_of(space, "search_indexed"), values, settings)
     return Leg(where.on(_of(space, "search_indexed_where"), hashed=True), values | where.parameters(), settings)
+
+
+def binary_leg(
+    space: Space,
+    tenant: UUID,
+    vector: Vector,
+    limit: int,
+    where: Filter | None,
+    *,
+    candidates: int,
+    ef: int,
+    tuples: int,
+) -> Leg:
+    """By one bit for each number, and then the best of so many `candidates` by the vectors themselves."""
+    values = {"tenant": tenant, "query": vector, "limit": limit, "candidates": candidates}
+    name = "search_binary" if where is None else "search_binary_where"
+    query, settings = on_bits(_of(space.id, name), space.dimensions or 1), _tuned(ef, tuples, PROBES)
+    if where is None:
+        return Leg(query, values, settings)
+    return Leg(where.on(query, hashed=True), values | where.parameters(), settings)
+
+
+def _tuned(ef: int, tuples: int, probes: int) -> dict[str, str]:
+    own = {"hnsw.ef_search": ef, "hnsw.max_scan_tuples": tuples, "ivfflat.probes": probes}
+    return _TUNED | {name: str(value) for name, value in own.items()}
 
 
 async def tune(tx: Tx, leg: Leg) -> None:
@@ -127,7 +168,3 @@ async def write_vectors(tx: Tx, tenant: UUID, space: int, chunks: Sequence[Waiti
 
 async def delete_vectors(tx: Tx, tenant: UUID, space: int, chunks: Sequence[UUID]) -> None:
     await _of(space, "delete_vectors").run(tx, tenant=tenant, ids=list(chunks))
-
-
-async def indexed(tx: Tx, space: int, now: datetime) -> None:
-    await _queries.indexed.run(tx, space=space, now=now)

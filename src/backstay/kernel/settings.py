@@ -117,6 +117,9 @@ class Settings(BaseSettings):
         description="Embedding models that run in this process, as `local:<name>`, with the folder or the hub name of "
         'each: `{"minilm": "/models/all-MiniLM-L6-v2"}`. Needs the extra `local`.',
     )
+    index_memory_mb: int = Field(
+        1024, ge=64, le=1_000_000, description="Most memory that the build of a vector index takes, in MB."
+    )
     app: str | None = Field(None, description="`module:attribute` of your own App, for up, serve and worker.")
 
     @field_validator("redis_url")

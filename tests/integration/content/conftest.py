@@ -48,6 +48,7 @@ class Words:
         self.asked = asyncio.Event()
         self.dimensions = 64
         self.sizes: dict[str, int] = {}  # of other models
+        self.vector = vector
         self.fault: Callable[[Sequence[str]], Exception | None] = lambda _: None
 
     async def embed(
@@ -68,7 +69,7 @@ class Words:
         if error := self.fault(inputs):
             raise error
         return Embeddings(
-            [vector(text, self.sizes.get(model, self.dimensions)) for text in inputs],
+            [self.vector(text, self.sizes.get(model, self.dimensions)) for text in inputs],
             input_tokens=sum(len(text.split()) for text in inputs),
             cost=Decimal("0.001"),
             model=model,

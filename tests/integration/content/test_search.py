@@ -9,6 +9,7 @@ import pytest
 
 from backstay.content import Collection, CollectionNotFound, Content, NoEmbedder, vectors_store
 from backstay.content.filters import Filter
+from backstay.content.indexes.advice import Thresholds
 from backstay.content.tokens import query_terms, terms
 from backstay.gateway import ProviderUnreachable
 from backstay.jobs import Jobs
@@ -268,7 +269,7 @@ class TestTheIndex:
         self, content: Content, notes: Collection, db: Database, jobs: Jobs, tenant: UUID, other_tenant: UUID
     ) -> int:
         """The space, with an index that the pipeline itself has built."""
-        content.indexer.rows = 1_000
+        content.indexer.thresholds = Thresholds(1_000, 100)
         content.searcher.exact_rows = 100
         for owner, count, seed in ((tenant, self.COUNT, 1), (other_tenant, self.RARE, 2)):
             documents = list(library(count, seed).items())

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from backstay.app import App
 from backstay.audit import Audit
 from backstay.content import BatchLimit, Collection, CollectionNotFound, Content
+from backstay.content.search import Nearest
 from backstay.content.spaces import (
     MigrationRunning,
     SpaceBusy,
@@ -195,8 +196,8 @@ async def test_the_gate_is_closed_while_the_index_finds_too_little(
     usual = content.searcher.nearest
 
     async def losing(*args: object) -> object:
-        found, _ = await usual(*args)  # type: ignore[arg-type]
-        return found[: len(found) // 2], True
+        near = await usual(*args)  # type: ignore[arg-type]
+        return Nearest(near.found[: len(near.found) // 2], by_index=True)
 
     with monkeypatch.context() as patch:
         patch.setattr(content.searcher, "nearest", losing)

@@ -26,13 +26,15 @@ GLOBAL = {
     "gateway_process": "a gateway process serves every tenant",
     "space": "tenants with equal definitions share an embedding space; a tenant sees those its collections use",
     "attached": "a table that the operator has attached, which may have rows of many tenants",
+    "space_build": "how the build of a space's index goes; a tenant sees it with the space",
     "machine": "a state machine is the operator's code, the same for every tenant",
     "machine_state": "a part of a machine's definition",
     "machine_rule": "a part of a machine's definition",
 }
 # What the application may do with them. Everything else is refused to it.
 APP_MAY = {
-    name: {"SELECT"} for name in ("migration", "tenant", "queue", "space", "machine", "machine_state", "machine_rule")
+    name: {"SELECT"}
+    for name in ("migration", "tenant", "queue", "space", "space_build", "machine", "machine_state", "machine_rule")
 }
 # Partitions are also made while Backstay runs, so their names are not in the migrations.
 DATED = re.compile(r"_\d{8}$")

@@ -15,12 +15,14 @@ from ...jobs import Jobs
 from ...kernel.cli import Base, Command, Json, local, out, print_json
 from ...kernel.principal import Principal
 from ..embedding import Pipeline
-from ..indexing import Indexer
+from ..indexes.cli import index
+from ..indexes.indexer import Indexer
 from ..search import Searcher
 from .models import SpaceStanding
 from .service import RECALL, Spaces
 
 commands = typer.Typer(help="Change a collection's embedding model.", no_args_is_help=True)
+commands.command()(index)
 Collection = Annotated[str, typer.Argument(help="The collection.")]
 Id = Annotated[int, typer.Argument(help="The space.", min=1)]
 Model = Annotated[str, typer.Argument(help="provider:model of the embedder.")]
@@ -115,6 +117,17 @@ def _show(spaces: list[SpaceStanding]) -> None:
     )
     for one in spaces:
         counts = (f"{one.embedded} of {one.chunks}", str(one.pending), str(one.parked))
-        since, index = (local(at) if at else "" for at in (one.since, one.indexed_at))
-        table.add_row(str(one.id), escape(one.model), one.state, since, *counts, index)
+        since = local(one.since) if one.since else ""
+        table.add_row(str(one.id), escape(one.model), one.state, since, *counts, escape(_index(one)))
     out.print(table)
+
+
+def _index(space: SpaceStanding) -> str:
+    """What stands, and how far the next one is."""
+    stands = space.index or "none"
+    if space.build is None:
+        return stands
+    if space.build_error is not None:
+        return f"{stands}; {space.build} failed: {space.build_error}"
+    share = "" if space.build_share is None else f" {space.build_share:.0%}"
+    return f"{stands}; builds {space.build}: {space.build_phase}{share}"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...gateway import ModelNotFound, PriceUnknown
 from ...kernel.http import Caller, Router, View, service
-from ..models import NAME, CollectionNotFound
+from ..models import NAME, CollectionNotFound, IndexKind
 from .models import MigrationRunning, SpaceBusy, SpaceNotFound, SpaceNotReady, SpaceState
 from .service import RECALL, Spaces
 
@@ -67,6 +67,12 @@ class SpaceView(View):
     embedded: int = Field(description="Those that have a vector here.")
     pending: int
     parked: int
+    index_wish: IndexKind = Field(description="Which index was asked for.")
+    index: IndexKind | None = Field(description="Which kind stands; null: every vector is looked at.")
+    build: IndexKind | None = Field(description="The kind that is being built.")
+    build_phase: str | None
+    build_share: float | None = Field(description="What part of the vectors is in it; null in phases that do not tell.")
+    build_error: str | None = Field(description="Why the build failed; it is tried again.")
 
 
 class SpacesView(BaseModel):

@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from ...kernel.errors import Conflict, NotFound
+from ..models import IndexKind
 
 
 class SpaceState(StrEnum):
@@ -58,6 +59,9 @@ class SpaceStanding:
         dimensions: None until the model has answered once.
         chunks: chunks of the collection; `embedded` of them have a vector here, `pending` wait, `parked` are refused.
         since: when it came into its state; None when the collection never changed its model.
+        index: which kind stands, None: nothing; `lists` of an ivfflat one; `index_wish` is what was asked for.
+        build: the kind that is being built, in `build_phase`; `build_share` of the vectors is in it, None in phases
+            that do not tell. `build_error`: it failed and is tried again.
     """
 
     id: int
@@ -70,6 +74,13 @@ class SpaceStanding:
     embedded: int = 0
     pending: int = 0
     parked: int = 0
+    index_wish: str = IndexKind.AUTO
+    index: str | None = None
+    lists: int | None = None
+    build: str | None = None
+    build_phase: str | None = None
+    build_share: float | None = None
+    build_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

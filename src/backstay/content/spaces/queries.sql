@@ -8,11 +8,14 @@ select set_config('lock_timeout', %(timeout)s::text, true);
 
 -- name: spaces
 -- The spaces of a collection, the one that is searched first.
-select s.id, s.model, coalesce(m.state, 'active') as state, s.dimensions, s.indexed_at, m.since
+select s.id, s.model, coalesce(m.state, 'active') as state, s.dimensions, s.indexed_at, m.since, s.index_wish,
+       s.index_kind as index, s.index_lists as lists, b.kind as build, b.phase as build_phase,
+       b.done::float8 / nullif(b.total, 0) as build_share, b.error as build_error
 from backstay.collection c
 join backstay.space s on s.id = c.space_id or s.id in (
     select o.space_id from backstay.collection_space o where o.tenant_id = c.tenant_id and o.collection = c.name)
 left join backstay.collection_space m on m.tenant_id = c.tenant_id and m.collection = c.name and m.space_id = s.id
+left join backstay.space_build b on b.space_id = s.id
 where c.tenant_id = %(tenant)s::uuid and c.name = %(collection)s::text
 order by s.id = c.space_id desc, m.since desc;
 
@@ -32,7 +35,9 @@ where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text;
 -- A space of a collection enters a state.
 insert into backstay.collection_space as m (tenant_id, collection, space_id, state, since)
 values (%(tenant)s::uuid, %(collection)s::text, %(space)s::bigint, %(state)s::text, %(now)s::timestamptz)
-on conflict (tenant_id, collection, space_id) do update set state = excluded.state, since = excluded.since;
+on conflict (tenant_id, collection, space_id) do update
+set state = excluded.state, since = excluded.since,
+    filled_at = case when excluded.state = 'building' then null else m.filled_at end;
 
 -- name: search_in
 -- The one row that says whose vectors are searched.
@@ -55,6 +60,11 @@ with next as materialized (
     on conflict (tenant_id, space_id, chunk_id) do nothing
 )
 select id from next order by id;
+
+-- name: filled
+-- The backfill has taken up every chunk.
+update backstay.collection_space set filled_at = %(now)s::timestamptz
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and space_id = %(space)s::bigint;
 
 -- name: missing
 -- Chunks without a vector in the space.

@@ -214,19 +214,19 @@ class Spaces:
             vectors = await store.sample(tx, by.tenant, one.id, queries)
         if not vectors:
             return Recall(one.id, 1.0, 0, k, exact=True)
-        place = Space(one.id, one.model, one.dimensions, one.indexed_at)
+        place = Space(one.id, one.model, one.dimensions, one.indexed_at, one.index, one.lists)
         found = total = 0
         indexed = False
         for vector in vectors:
             async with self._db.tenant_tx(by.tenant) as tx:
                 best = await vectors_store.exact_leg(one.id, by.tenant, vector, k, None).found(tx)
             async with self._db.tenant_tx(by.tenant) as tx:
-                got, by_index = await self._searcher.nearest(tx, by.tenant, place, vector, k, None)
+                near = await self._searcher.nearest(tx, by.tenant, place, vector, k, None)
             # By score and not by id: of several that are equally near, any will do.
             least = best[-1].score - 1e-6
-            found += min(sum(hit.score >= least for hit in got), len(best))
+            found += min(sum(hit.score >= least for hit in near.found), len(best))
             total += len(best)
-            indexed |= by_index
+            indexed |= near.by_index
         return Recall(one.id, found / total, len(vectors), k, exact=not indexed)
 
     # -- what the jobs do --------------------------------------------------------------------------------------------
@@ -244,8 +244,9 @@ class Spaces:
                 )
                 because = f"fill:{ids[-1] if ids else ''}"
                 await self._pipeline.enqueue(context.tenant, input.space, input.collection, because, tx=tx)
-            if len(ids) < _AT_ONCE:
-                return
+                if len(ids) < _AT_ONCE:
+                    await store.filled(tx, context.tenant, input.collection, input.space, self._clock.now())
+                    return
             after = ids[-1]
 
     async def _empty(self, context: JobContext, input: Fill) -> None:

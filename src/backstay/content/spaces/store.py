@@ -62,6 +62,10 @@ async def backfill(
     return [id for (id,) in rows]
 
 
+async def filled(tx: Tx, tenant: UUID, collection: str, space: int, now: datetime) -> None:
+    await _queries.filled.run(tx, tenant=tenant, collection=collection, space=space, now=now)
+
+
 async def missing(tx: Tx, tenant: UUID, collection: str, space: int) -> int:
     return int(await on_space(_queries.missing, space).value(tx, tenant=tenant, collection=collection))
 

@@ -49,7 +49,7 @@ class Statements:
     def _nearest(self, tenant: UUID, space: Space, question: Question, vector: Halfvec) -> store.Part:
         limit, where, most = question.limit, question.where, self._searcher.exact_rows
         exact = vectors_store.exact_leg(space.id, tenant, vector, limit, where)
-        if space.indexed_at is None:
+        if space.index is None:
             return store.part(exact)
         indexed = indexed_leg(space, tenant, vector, limit, where)
         count = vectors_store.counting(space.id, tenant, most + 1, where)
