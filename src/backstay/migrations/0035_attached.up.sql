@@ -146,10 +146,11 @@ begin
         of_attached,
         format(changed, format('select %s as tenant, jsonb_build_array(%s) as key from old_rows r', tenant, keys)),
         of_attached);
-    -- As a literal: a name may hold whatever would end another kind of quote.
+    -- As a literal: a name may hold whatever would end another kind of quote. With `row_security` off, as a restore has
+    -- it, Postgres would refuse to write a table that has a policy.
     execute format(
         'create or replace function backstay.%I() returns trigger language plpgsql security definer '
-        'set search_path = pg_catalog, pg_temp as %L', 'attached_' || of_attached, body);
+        'set search_path = pg_catalog, pg_temp set row_security = on as %L', 'attached_' || of_attached, body);
     execute format('revoke execute on function backstay.%I() from public', 'attached_' || of_attached);
 end
 $make$;

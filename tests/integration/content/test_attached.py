@@ -4,7 +4,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from backstay.app import App
 from backstay.content import CollectionAttached, CollectionNotFound, Content
 from backstay.content.attached import (
     Attached,
@@ -16,6 +18,7 @@ from backstay.content.attached import (
 from backstay.jobs import NotTheOperator
 from backstay.kernel.db import Database
 from backstay.kernel.principal import Principal
+from backstay.kernel.settings import Settings
 
 from .conftest import MODEL, PRODUCTS, Connection, Settle, Words, rows, settled, texts, until, working
 
@@ -267,6 +270,50 @@ async def test_a_table_of_one_tenant_is_nobody_elses(
     # The name is free for others.
     await content.named("products").search("x", mode="text", by=owner)
     await content.declare(other_owner, "products", PRODUCTS.of_collection)
+
+
+async def test_a_writer_with_odd_settings_is_followed_and_keeps_them(
+    attached: Attached, operator: Principal, plain: Connection, settle: Settle, db: Database
+) -> None:
+    await attached.attach(operator, "products", PRODUCTS)
+    with plain.transaction():
+        plain.execute(
+            "set local row_security = off; set local standard_conforming_strings = off; set local search_path = '';"
+            "set local datestyle = 'SQL, DMY'; set local backstay.tenant_id = 'nonsense'"
+        )
+        plain.execute("insert into public.products values (1, 'a', '')")
+        plain.execute("update public.products set title = 'b'")
+        kept = plain.execute("select current_setting('backstay.tenant_id'), current_setting('row_security')").fetchone()
+        assert kept == ("nonsense", "off")
+    await settle()
+    assert await texts(db, operator.tenant) == {"1": "b"}
+
+
+@pytest.mark.parametrize("owns", [True, False])
+async def test_a_login_that_is_no_superuser_attaches_and_detaches(
+    plain: Connection, database_url: str, settings: Settings, owns: bool
+) -> None:
+    role = f"login_{uuid4().hex[:8]}"
+    plain.execute(f"create role {role} login in role backstay_owner, backstay_app, backstay_system")
+    plain.execute(f"alter table products owner to {role}" if owns else f"grant trigger on products to {role}")
+    app = App(settings.model_copy(update={"database_url": make_conninfo(database_url, user=role)}))
+    try:
+        async with app:
+            by = await app.auth.operator()
+            await app.attached.attach(by, "products", PRODUCTS.model_copy(update={"embedder": None}))
+            plain.execute("insert into products values (1, 'a', '')")
+
+            async def current() -> bool:
+                return (await app.attached.status(by, "products")).current
+
+            async with working(app.jobs):
+                await until(current)
+            assert await texts(app.db, by.tenant) == {"1": "a"}
+            await app.attached.detach(by, "products")
+    finally:
+        plain.execute(f"reassign owned by {role} to current_user")
+        plain.execute(f"drop owned by {role}")
+        plain.execute(f"drop role {role}")
 
 
 async def test_a_writer_without_any_right_on_our_schema_writes_its_own_table(

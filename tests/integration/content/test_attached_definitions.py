@@ -28,6 +28,8 @@ async def test_the_same_definition_again_changes_nothing_and_another_says_what_d
     await settled(db, attached.tending._jobs, operator.tenant)
     again = await attached.attach(operator, "products", PRODUCTS)
     assert (again.filling, again.current) == (0, True)
+    same = PRODUCTS.model_copy(update={"text": " title||E'\n' || /* the same */ description"})
+    assert (await attached.attach(operator, "products", same)).current
     with pytest.raises(AttachedDiffers, match=r"text: .*title \|\| E.* stands, not 'title'.*detach products"):
         await attached.attach(operator, "products", PRODUCTS.model_copy(update={"text": "title"}))
     with pytest.raises(AttachedDiffers, match="title"):
@@ -35,7 +37,9 @@ async def test_the_same_definition_again_changes_nothing_and_another_says_what_d
     calls = len(words.calls)
     await attached.detach(operator, "products")
     plain.execute("insert into products values (2, 'unseen', '')")
-    await attached.attach(operator, "products", PRODUCTS.model_copy(update={"text": "title||E'\\n'||description"}))
+    await attached.attach(
+        operator, "products", PRODUCTS.model_copy(update={"text": "title || E'\\n' || coalesce(description, '')"})
+    )
     await settle()
     await settled(db, attached.tending._jobs, operator.tenant)
     assert await texts(db, operator.tenant) == {"1": "Kettle\nboils", "2": "unseen"}

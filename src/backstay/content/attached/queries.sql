@@ -92,7 +92,9 @@ where a.id = %(id)s::bigint;
 -- name: fill_all
 -- Every row is to be looked at, of each tenant that may have some.
 insert into backstay.attached_fill as f (tenant_id, attached_id, state, began_at)
-select t.id, %(id)s::bigint, 'filling', %(now)s::timestamptz from backstay.tenant t
+select t.id, %(id)s::bigint, 'filling', %(now)s::timestamptz
+from (select id from backstay.tenant
+      union select tenant_id from backstay.attached_fill where attached_id = %(id)s::bigint) t
 where %(owner)s::uuid is null or t.id = %(owner)s::uuid
 on conflict (tenant_id, attached_id) do update
 set state = 'filling', after = null, seen = 0, refused = 0, trouble = null, began_at = excluded.began_at,

@@ -130,6 +130,7 @@ class Attached:
             table = await table_store.table(tx, definition.table)
             old = await self._place(tx, standing)
             if standing is not None:
+                definition = await self._in_the_same_words(tx, table, standing, definition)
                 _refuse_difference(standing, definition)
                 if standing.state is AttachedState.ATTACHED and old and old != (table.schema, table.name):
                     raise AttachedDiffers(
@@ -232,6 +233,17 @@ class Attached:
         await store.fill_all(tx, id, definition.owner, now)
         await self._told(tx, by, await self._found(tx, name), "attached")
         return id
+
+    async def _in_the_same_words(
+        self, tx: Tx, table: table_store.Table, standing: Attachment, wanted: TableDefinition
+    ) -> TableDefinition:
+        """The definition that is wanted, with the standing text when Postgres reads both as the same expression."""
+        stands = standing.definition.text
+        if wanted.text == stands or not (table.usable and table.readable):
+            return wanted
+        async with self._db.become(tx, APP):
+            expression, _, _ = await table_store.read_expression(tx, table, wanted.text)
+        return wanted.model_copy(update={"text": stands}) if expression == standing.expression else wanted
 
     async def _place(self, tx: Tx, standing: Attachment | None) -> tuple[str, str] | None:
         """Where the triggers of an attachment are."""

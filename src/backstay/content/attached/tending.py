@@ -8,6 +8,7 @@ transaction that commits with what it has done, and goes to the end of the queue
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -32,6 +33,7 @@ _KEYS, _ROWS = 1_000, 200  # of one transaction, of one statement
 _DUE = 1_000
 _ROUND = 1.0  # seconds
 _INSPECT_EVERY = 10  # rounds
+_RETRY = Retry(max_attempts=1_000_000, cap=timedelta(minutes=5))  # what fails here is ours to mend
 _NOBODY = UUID(int=0)
 _log = telemetry.log("content")
 _waiting = telemetry.gauge(
@@ -55,7 +57,7 @@ class Tending:
 
     def __init__(self, db: Database, clock: Clock, jobs: Jobs, events: Events, content: Content) -> None:
         self._db, self._clock, self._jobs, self._events, self._content = db, clock, jobs, events, content
-        self._job = jobs.handler(TEND, self._run, Tend, queue="content", retry=Retry(max_attempts=1_000_000))
+        self._job = jobs.handler(TEND, self._run, Tend, queue="content", retry=_RETRY)
         jobs.chore(self._keep)
 
     async def spread(self) -> int:
