@@ -18,10 +18,11 @@ do update set
 returning id, unique_key;
 
 -- name: add_blobs
--- Large payloads, under their job's id.
+-- Large payloads, under their job's id; not those of jobs in whose place another stands.
 insert into backstay.blob (tenant_id, id, body, created_at)
 select %(tenant_id)s::uuid, r.id, r.payload, %(now)s::timestamptz
-from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, payload jsonb);
+from jsonb_to_recordset(%(rows)s::jsonb) as r(id uuid, payload jsonb)
+where exists (select from backstay.job j where j.tenant_id = %(tenant_id)s::uuid and j.id = r.id);
 
 -- name: turn
 -- One round trip of a worker: moves what it has completed to job_done and claims what is ready, as many as it has room

@@ -185,10 +185,10 @@ class Worker:
         now = self._clock.now()
         queues, names, worker = self._queues(), list(self._handlers), self.id
         try:
-            async with self._db.system_tx(indexed=True) as tx:
+            async with self._db.claims_tx() as tx:
                 if self._limited and room:
                     await store.lock_limits(tx, queues, names)
-                turn = await store.turn(
+                read = await store.turn(
                     tx,
                     worker=worker or _NOBODY,
                     first_fence=self._lease.take_fences(room),
@@ -201,6 +201,7 @@ class Worker:
                 )
                 if self._limited and fences:
                     tx.notify(upkeep.READY)  # others may have waited for these places
+            turn = await read()
         except BaseException:
             self._completed = fences + self._completed
             raise

@@ -202,7 +202,7 @@ class Jobs:
             raise JobInputInvalid("`at` has no time zone; use an aware datetime, such as datetime.now(UTC)")
         state = JobState.AVAILABLE if run_at <= now else JobState.SCHEDULED
         ids, rows, blobs = _rows(inputs, handler.concurrency if handler else None)
-        async with self.db.join(tx, tenant) as tx:
+        async with self.db.join(tx, tenant, pipelined=True) as tx:
             standing = await store.enqueue(
                 tx,
                 tenant=tenant,
@@ -215,12 +215,10 @@ class Jobs:
                 rows=_array(rows.values()),
                 remote=remote,
             )
-            by_key = {key: id for id, key in standing if key is not None}
             if blobs:
-                new = {id for id, _ in standing}
-                if kept := [row for id, row in blobs.items() if id in new]:
-                    await store.add_blobs(tx, tenant, _array(kept), now)
+                await store.add_blobs(tx, tenant, _array(blobs.values()), now)
             tx.notify(READY if state == JobState.AVAILABLE else DUE, to)
+        by_key = {key: id for id, key in await standing() if key is not None}
         return [id if key is None else by_key[key] for id, (key, _) in zip(ids, inputs, strict=True)]
 
     async def enqueue_raw(

@@ -1,6 +1,6 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -30,9 +30,10 @@ async def enqueue(
     now: datetime,
     rows: bytes,
     remote: bool = False,
-) -> list[tuple[UUID, str | None]]:
-    """`rows` is a JSON array of {id, unique_key, payload}. Returns the id and key of each new or standing job."""
-    found = await _queries.enqueue.rows(
+) -> Callable[[], Awaitable[list[tuple[Any, ...]]]]:
+    """`rows` is a JSON array of {id, unique_key, payload}. Returns what reads the id and key of each new or standing
+    job; in a pipeline after its end."""
+    return await _queries.enqueue.send_rows(
         tx,
         tenant_id=tenant,
         queue=queue,
@@ -44,7 +45,6 @@ async def enqueue(
         rows=rows.decode(),
         remote=remote,
     )
-    return [(row[0], row[1]) for row in found]
 
 
 async def add_blobs(tx: Tx, tenant: UUID, rows: bytes, now: datetime) -> None:
@@ -62,8 +62,9 @@ async def turn(
     room: int,
     now: datetime,
     memory: Memory = _NOTHING,
-) -> Turn:
-    *claimed, summary = await _queries.turn.rows(
+) -> Callable[[], Awaitable[Turn]]:
+    """Returns what reads it; in a pipeline after its end."""
+    rows = await _queries.turn.send_rows(
         tx,
         worker=worker,
         first_fence=first_fence,
@@ -76,18 +77,23 @@ async def turn(
         last=_LAST,
         **memory._asdict(),
     )
-    told = orjson.loads(summary[10])
-    return Turn(
-        finished=told["finished"],
-        alive=bool(told["alive"]),
-        claimed=[Claimed(*row) for row in claimed],
-        flows=told["flows"],
-        read=told["read"] or 0,
-        weights=told["weights"] or [],
-        ended=told["ended"] or [],
-        full=told["full"] or [],
-        wait=told["wait"],
-    )
+
+    async def read() -> Turn:
+        *claimed, summary = await rows()
+        told = orjson.loads(summary[10])
+        return Turn(
+            finished=told["finished"],
+            alive=bool(told["alive"]),
+            claimed=[Claimed(*row) for row in claimed],
+            flows=told["flows"],
+            read=told["read"] or 0,
+            weights=told["weights"] or [],
+            ended=told["ended"] or [],
+            full=told["full"] or [],
+            wait=told["wait"],
+        )
+
+    return read
 
 
 async def lock_limits(tx: Tx, queues: Sequence[str], names: Sequence[str]) -> None:

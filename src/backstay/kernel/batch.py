@@ -13,6 +13,7 @@ Result = TypeVar("Result")
 _sizes = telemetry.histogram(
     "backstay_batch_size", "Items in one group commit.", ["kind"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
+_WORTH_HALVING = 192  # below, two groups cost more than it brings that one is written while the other works
 
 
 class Stopped(RuntimeError):
@@ -87,8 +88,18 @@ class Batcher(Generic[Item, Result]):
             for _, future in group:
                 _answer(future, Stopped("this part of the process stopped before this was written"))
             raise error
-        for (_, future), result in zip(group, results, strict=True):
+        half = len(group) // 2 if self._lanes > 1 and len(group) >= _WORTH_HALVING else 0
+        answers = [(future, result) for (_, future), result in zip(group, results, strict=True)]
+        for future, result in answers[:half]:
             _answer(future, result)
+        try:
+            if half:
+                # Those whose answers come together come again together, in one group: while it is written all of them
+                # would wait, and while they work the database would.
+                await asyncio.sleep(0)
+        finally:
+            for future, result in answers[half:]:
+                _answer(future, result)
 
 
 def _answer(future: "asyncio.Future[Result]", result: Result | Exception) -> None:

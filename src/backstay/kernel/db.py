@@ -37,7 +37,8 @@ from .sql import Query
 APP, SYSTEM, OWNER, CDC = "backstay_app", "backstay_system", "backstay_owner", "backstay_cdc"
 _START_LIMIT = 10.0  # seconds
 _TRANSACTION_TIMEOUT = 170000  # the first version of Postgres that has it
-_INDEXED = "; set local enable_seqscan = off; set local plan_cache_mode = force_generic_plan"
+_CLAIMS = "backstay_system, claims"
+_INDEXED = ("enable_seqscan = off", "plan_cache_mode = force_generic_plan")
 _log = telemetry.log("db")
 _pool_waits = telemetry.histogram("backstay_pool_wait_seconds", "Wait for a pooled connection.", ["role"])
 
@@ -98,7 +99,9 @@ class Database:
     def __init__(self, url: str | None, settings: Settings) -> None:
         Query.slow_seconds = settings.slow_query_seconds
         self._url, self._settings = url, settings
-        self._begin_ours = "begin"  # a pooler's sessions carry no settings: then they are set in each transaction
+        # A pooler's sessions carry no settings: then they are set in each transaction.
+        self._begin_ours: tuple[str, ...] = ("begin",)
+        self._begin_claims: tuple[str, ...] = self._begin_ours
         self.patience = max(timedelta(seconds=2 * settings.lease_seconds), timedelta(seconds=5))
         self._pools: dict[str, AsyncConnectionPool[AsyncConnection[Any]]] = {}
         self.notifier = Notifier(self._connect_listener, self._send_notes)
@@ -128,6 +131,7 @@ class Database:
         self._pools = {
             APP: self._pool(APP, self._settings.app_database_url),
             SYSTEM: self._pool(SYSTEM, self._settings.system_database_url),
+            _CLAIMS: self._pool(_CLAIMS, self._settings.system_database_url),
         }
         try:
             for pool in self._pools.values():
@@ -141,7 +145,8 @@ class Database:
             role = await _escaping_role(connection)
         if self._settings.system_database_url:
             bounds = self._bounds(connection.info.server_version)
-            self._begin_ours = "; set local ".join(["begin", *bounds])
+            self._begin_ours = ("begin", *_local(bounds))
+            self._begin_claims = (*self._begin_ours, *_local(_INDEXED))
         if role:
             await self.close()
             raise ConfigurationError(
@@ -165,7 +170,7 @@ class Database:
     async def tenant_tx(self, tenant: UUID, *, pipelined: bool = False) -> AsyncIterator[Tx]:
         """A transaction as `backstay_app` that sees and writes the rows of `tenant` only. `pipelined`: see
         `system_tx`."""
-        opening = f"begin; set local backstay.tenant_id = '{UUID(str(tenant))}'"
+        opening = ("begin", f"set local backstay.tenant_id = '{UUID(str(tenant))}'")
         async with self._begin(APP, opening, tenant, pipelined=pipelined) as tx:
             yield tx
 
@@ -178,8 +183,15 @@ class Database:
         `pipelined` sends statements together, see `gathered`: the first with the beginning and the last with the
         commit; only fetching rows waits.
         """
-        opening = self._begin_ours + (_INDEXED if indexed else "")
+        opening = self._begin_ours + (_local(_INDEXED) if indexed else ())
         async with self._begin(SYSTEM, opening, None, pipelined=pipelined) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def claims_tx(self) -> AsyncIterator[Tx]:
+        """As `system_tx(indexed=True, pipelined=True)`, on connections that make nothing but claims: to plan one takes
+        as long as ten of them, and every connection plans its own."""
+        async with self._begin(_CLAIMS, self._begin_claims, None, pipelined=True) as tx:
             yield tx
 
     @asynccontextmanager
@@ -196,14 +208,14 @@ class Database:
             await asyncio.shield(self._pools[SYSTEM].putconn(connection))
 
     @asynccontextmanager
-    async def join(self, tx: Tx | None, tenant: UUID) -> AsyncIterator[Tx]:
-        """The transaction given, or a new one of `tenant` that commits when the block ends well.
+    async def join(self, tx: Tx | None, tenant: UUID, *, pipelined: bool = False) -> AsyncIterator[Tx]:
+        """The transaction given, or a new one of `tenant` that commits when the block ends well, `pipelined` or not.
 
         Raises:
             TenantMismatch: `tx` is fenced to another tenant.
         """
         if tx is None:
-            async with self.tenant_tx(tenant) as own:
+            async with self.tenant_tx(tenant, pipelined=pipelined) as own:
                 yield own
             return
         if tx.tenant not in (None, tenant):
@@ -264,15 +276,14 @@ class Database:
 
     @asynccontextmanager
     async def _begin(
-        self, role: str, opening: str, tenant: UUID | None, *, pipelined: bool = False
+        self, role: str, opening: Sequence[str], tenant: UUID | None, *, pipelined: bool = False
     ) -> AsyncIterator[Tx]:
         with cancellation_kept():
-            connection = await self._opened(role, "" if pipelined else opening)
+            connection = await self._opened(role, "" if pipelined else "; ".join(opening))
             try:
                 async with gathered(connection) if pipelined else nullcontext():
-                    if pipelined:
-                        for statement in opening.split("; "):  # several in one cannot go into a pipeline
-                            await connection.execute(statement, prepare=None if statement == "begin" else False)
+                    for statement in opening if pipelined else ():
+                        await connection.execute(statement, prepare=None if statement == "begin" else False)
                     tx = Tx(connection, tenant, self.notifier)
                     yield tx
                     if connection.info.transaction_status == TransactionStatus.INERROR:
@@ -333,18 +344,20 @@ class Database:
         bounds = [f"idle_in_transaction_session_timeout = {idle}"]
         return bounds + ([f"transaction_timeout = {whole}"] if server_version >= _TRANSACTION_TIMEOUT else [])
 
-    def _pool(self, role: str, url: str | None) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    def _pool(self, name: str, url: str | None) -> AsyncConnectionPool[AsyncConnection[Any]]:
         # A URL of the role's own goes through a pooler: no session state, so no options and no prepared statements.
-        options = {} if url else {"options": self._options(role)}
+        claims, role = name == _CLAIMS, SYSTEM if name == _CLAIMS else name
+        fixed = "".join(f" -c {bound.replace(' ', '')}" for bound in _INDEXED) if claims else ""
+        options = {} if url else {"options": self._options(role) + fixed}
         prepared = self._settings.prepared_statements and not url
         return AsyncConnectionPool(
             url or self.url,
-            min_size=1,
+            min_size=0 if claims else 1,  # only a process with a worker makes claims
             max_size=self._settings.pool_size,
             timeout=10,
-            max_idle=60,
+            max_idle=3600 if claims else 60,
             open=False,
-            name=role,
+            name=name,
             configure=partial(self._configure, bounded=role == SYSTEM and not url),
             kwargs={
                 "autocommit": True,
@@ -369,8 +382,13 @@ class Database:
         )
 
     async def _send_notes(self, lines: list[str]) -> None:
-        async with self.system_tx() as tx:
-            await tx.execute("select pg_notify(%s, line) from unnest(%s::text[]) line", [CHANNEL, lines])
+        # One round trip, and nothing that the disk would have to keep: a server that crashes has no listeners.
+        async with self.system_statement() as tx:
+            await tx.execute(
+                "select pg_notify(%s, line), set_config('synchronous_commit', 'off', true)"
+                " from unnest(%s::text[]) line",
+                [CHANNEL, lines],
+            )
 
 
 class _AsItIs(Dumper):
@@ -385,6 +403,10 @@ adapters.register_dumper(json.Encoded, _AsItIs)
 
 class _Jsonb(JsonbDumper):
     """A Python dict is a jsonb."""
+
+
+def _local(settings: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"set local {setting}" for setting in settings)
 
 
 def _failed() -> Conflict:

@@ -88,6 +88,19 @@ class Query:
 
         return fetch
 
+    async def send_rows(self, tx: "Tx", **params: Any) -> Callable[[], Awaitable[list[tuple[Any, ...]]]]:
+        """As `send`, with every row as a tuple; prepared the first time already, for what is always asked again."""
+        cursor = tx.connection.cursor(row_factory=tuple_row)
+        start = time.perf_counter()
+        await cursor.execute(self._sql, params, prepare=True)
+
+        async def fetch() -> list[tuple[Any, ...]]:
+            found = await cursor.fetchall()
+            self._observe(start)
+            return found
+
+        return fetch
+
     async def value(self, tx: "Tx", **params: Any) -> Any:
         """The first column of the first row, or None."""
         async with tx.connection.cursor(row_factory=tuple_row) as cursor:

@@ -31,7 +31,7 @@ class Claims:
 
     async def turn(self, room: int, fences: Sequence[int] = ()) -> Turn:
         async with self._db.system_tx(indexed=True) as tx:
-            turn = await store.turn(
+            read = await store.turn(
                 tx,
                 worker=WORKER,
                 first_fence=self._fence,
@@ -42,6 +42,7 @@ class Claims:
                 now=self._jobs.clock.now(),
                 memory=self.flows.memory(),
             )
+            turn = await read()
         self._fence += room
         self.flows.learn(turn)
         return turn

@@ -160,7 +160,7 @@ async def test_a_claim_from_many_waiting_jobs_takes_milliseconds(jobs: Jobs, ten
         await store.add_worker(tx, worker, "plan", ["default"], 60)
     async with db.system_tx() as tx:
         before = await reads(tx.connection)
-        turn = await store.turn(
+        read = await store.turn(
             tx,
             worker=worker,
             first_fence=0,
@@ -170,6 +170,7 @@ async def test_a_claim_from_many_waiting_jobs_takes_milliseconds(jobs: Jobs, ten
             room=10,
             now=jobs.clock.now(),
         )
+        turn = await read()
         touched = await reads(tx.connection) - before
     assert len(turn.claimed) == 10
     assert touched < 1_000, f"claiming 10 of {ROWS} jobs read {touched} rows"
@@ -193,7 +194,7 @@ async def test_remote_jobs_that_nobody_works_on_cost_no_other_claim_anything(
             )
     async with db.system_tx(indexed=True) as tx:
         before = await reads(tx.connection)
-        turn = await store.turn(
+        read = await store.turn(
             tx,
             worker=plain,
             first_fence=0,
@@ -203,6 +204,7 @@ async def test_remote_jobs_that_nobody_works_on_cost_no_other_claim_anything(
             room=10,
             now=jobs.clock.now(),
         )
+        turn = await read()
         assert [claim.id for claim in turn.claimed] == [ours]
         for worker, owner, id in ((remote, tenant, theirs), (other, other_tenant, others)):
             claimed = await remote_store.claim(tx, owner, worker, 10, jobs.clock.now())

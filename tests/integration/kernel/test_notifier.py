@@ -149,6 +149,30 @@ async def test_wake_ups_leave_in_bundles() -> None:
     assert len(sent[0][0].split("\n")) == 1 + 10
 
 
+async def test_the_first_wake_up_after_a_pause_leaves_at_once_and_the_next_wait_for_each_other() -> None:
+    sent: list[list[str]] = []
+    left = asyncio.Event()
+
+    async def send(lines: list[str]) -> None:
+        sent.append(lines)
+        left.set()
+
+    async def connect() -> psycopg.AsyncConnection[object]:
+        raise psycopg.OperationalError("nobody listens here")
+
+    notifier = Notifier(connect, send, interval=3_600)
+    notifier.notify("jobs", "a")
+    await asyncio.wait_for(left.wait(), LONG)
+    notifier.notify("jobs", "b")
+    notifier.notify("jobs", "c")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [line.split("\n")[1:] for [line] in sent] == [["jobs a"]]
+    assert notifier._pending == {"jobs b", "jobs c"}
+    assert notifier._flusher is not None
+    notifier._flusher.cancel()
+
+
 async def test_the_listener_comes_back_and_wakes_everyone_for_what_it_missed(
     db: Database, other: Database, database_url: str
 ) -> None:

@@ -44,3 +44,35 @@ async def test_stopping_writes_what_waits_and_takes_no_more():
     assert [future.result() for future in waiting] == [0, 1, 2]
     with pytest.raises(Stopped):
         batcher.submit(3)
+
+
+async def test_a_crowd_in_step_is_split_so_that_one_half_is_written_while_the_other_works():
+    groups = []
+
+    async def write(items):
+        groups.append(len(items))
+        for _ in range(5):  # a database takes longer than it takes to ask again
+            await asyncio.sleep(0)
+        return items
+
+    async def again_and_again(number):
+        for _ in range(6):
+            await batcher.submit(number)
+
+    batcher = Batcher("test", write, most=512, lanes=2)
+    await asyncio.gather(*map(again_and_again, range(200)))
+    assert sum(groups) == 1_200
+    assert groups[0] == 200
+    assert max(groups[1:]) < 200
+
+
+async def test_a_lane_that_is_cancelled_between_two_halves_leaves_nobody_waiting():
+    async def write(items):
+        return items
+
+    batcher = Batcher("test", write, most=512, lanes=2)
+    waiting = [batcher.submit(number) for number in range(200)]
+    await waiting[0]
+    for runner in batcher._runners:
+        runner.cancel()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == list(range(200))
