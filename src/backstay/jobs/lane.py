@@ -136,7 +136,7 @@ class Lane:
         try:
             input = handler.input.validate_json(claim.payload or await self._large_payload(claim))
             self._input = input
-            if claim.rescues > handler.retry.max_rescues:
+            if handler.retry.gives_up(claim.rescues):
                 raise Discard(f"{claim.rescues} workers died while they ran it")
             await self._call(handler, context, input)
         except Snooze as signal:

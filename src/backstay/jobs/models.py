@@ -54,14 +54,19 @@ class JobLost(Conflict):
 class Retry:
     """How failures are repeated: a wait drawn from 0 to `base × 2^(attempt - 1)`, at most `cap` (full jitter).
 
-    After `max_attempts` failed attempts the job is discarded. Attempts that ended with their worker do not count;
-    after `max_rescues` of those the job is discarded too, because it may be what kills the workers.
+    After `max_attempts` failed attempts the job is discarded. Attempts that ended with their worker do not count; with
+    more than `max_rescues` of those in a row the job is discarded too, because it may be what kills the workers. None:
+    it is not, and from the 21st on it waits a while before it runs again, up to a minute.
     """
 
     max_attempts: int = 10
     base: timedelta = timedelta(seconds=1)
     cap: timedelta = timedelta(minutes=10)
-    max_rescues: int = 20
+    max_rescues: int | None = 20
+
+    def gives_up(self, rescues: int) -> bool:
+        """Whether a job is discarded because so many workers in a row were lost while they ran it."""
+        return self.max_rescues is not None and rescues > self.max_rescues
 
     def delay(self, attempt: int, draw: Callable[[], float]) -> timedelta:
         """The wait after failed attempt number `attempt` (1 is the first); `draw` gives a number in [0, 1)."""
@@ -89,7 +94,7 @@ class JobView(BaseModel):
     state: JobState
     priority: int
     attempt: int = Field(description="Attempts begun; those lost with a worker do not count.")
-    rescues: int = Field(description="Attempts that ended with the worker that ran them.")
+    rescues: int = Field(description="Attempts in a row that ended with the worker that ran them.")
     run_at: datetime
     created_at: datetime
     started_at: datetime | None = None

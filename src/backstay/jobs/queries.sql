@@ -225,7 +225,8 @@ select body::text as body from backstay.blob where tenant_id = %(tenant_id)s::uu
 
 -- name: settle
 -- Outcomes other than completed: back to waiting, or finished. A job whose key already waits again in a newer one is
--- finished instead of waiting: the newer one does the work. Returns what was still the worker's own.
+-- finished instead of waiting: the newer one does the work. Its worker has survived it, so the count of those that did
+-- not begins again. Returns what was still the worker's own.
 with verdict as materialized (
     select * from jsonb_to_recordset(%(verdicts)s::jsonb)
         as v(fence bigint, state text, run_at timestamptz, counted boolean, error text)
@@ -255,7 +256,7 @@ with verdict as materialized (
 ), back as (
     update backstay.job j
     set state = h.state, run_at = h.run_at, error = h.error, worker_id = null,
-        attempt = j.attempt - case when h.counted then 0 else 1 end
+        attempt = j.attempt - case when h.counted then 0 else 1 end, rescues = 0
     from held h
     where j.tenant_id = h.tenant_id and j.id = h.id and h.final is null
     returning j.fence
@@ -317,7 +318,9 @@ returning id, name, extract(epoch from clock_timestamp() - seen_at)::float8 as s
 
 -- name: rescue
 -- Running jobs whose worker is gone wait again; the attempt does not count. As in settle, a newer one with the same
--- key takes over. A job that was to be cancelled is. The names are for metrics: those that tenants made up are not told.
+-- key takes over. A job that was to be cancelled is. One that was under the hands of 20 lost workers in a row waits a
+-- while first, longer each time: it may be what kills them, or the machine has too much to do. The names are for metrics:
+-- those that tenants made up are not told.
 with orphan as materialized (
     select j.tenant_id, j.id,
         case when j.cancelling or s.id is not null then 'cancelled' end as final,
@@ -340,7 +343,12 @@ with orphan as materialized (
     from gone
 ), back as (
     update backstay.job j
-    set state = 'available', worker_id = null, attempt = j.attempt - 1, rescues = j.rescues + 1
+    set worker_id = null, attempt = j.attempt - 1, rescues = j.rescues + 1,
+        state = case when j.rescues < 20 then 'available' else 'retryable' end,
+        run_at = case when j.rescues < 20 then j.run_at
+                      else %(now)s::timestamptz + least(60, power(2, least(j.rescues, 30) - 20)) * interval '1 second' end,
+        error = case when j.rescues < 20 then j.error
+                     else (j.rescues + 1) || ' workers in a row were lost while they ran it; it is tried again' end
     from orphan o
     where j.tenant_id = o.tenant_id and j.id = o.id and o.final is null
     returning j.queue, j.name, j.remote

@@ -185,7 +185,7 @@ class RemoteWorkers:
         return [
             Verdict(job.fence, JobState.DISCARDED, job.run_at, True, f"{job.rescues} workers died while they ran it")
             for job in claimed
-            if job.rescues > _retry_of(known.get(job.name)).max_rescues
+            if _retry_of(known.get(job.name)).gives_up(job.rescues)
         ]
 
     async def _tend(self) -> None:

@@ -69,8 +69,9 @@ class Resumption:
             self._resume,
             ResumeRun,
             queue=QUEUE,
-            # how often a run's own code may fail is the workflow's to say; this binds what fails around it
-            retry=Retry(max_attempts=1_000, cap=timedelta(minutes=1)),
+            # How often a run's own code may fail is the workflow's to say; this binds what fails around it. Workers
+            # that were lost say nothing of the run: with too much to do leases lapse, and it goes on later.
+            retry=Retry(max_attempts=1_000, cap=timedelta(minutes=1), max_rescues=None),
             timeout=None,
             on_discard=self._give_up,
         )

@@ -375,6 +375,36 @@ async def test_a_job_that_kills_its_workers_is_discarded(
     assert told == ["3 workers died while they ran it"]
 
 
+async def test_workers_lost_count_only_in_a_row(
+    jobs: Jobs, recorder: Recorder, tenant: UUID, owner: Principal, db: Database
+) -> None:
+    def later(*_: object) -> None:
+        raise Snooze(timedelta(hours=1))
+
+    recorder.then = later
+    id = await jobs.enqueue("note", Note(), tenant=tenant)
+    async with db.system_tx() as tx:
+        await tx.execute("update backstay.job set rescues = 3")
+    await jobs.worker().run_until_idle()
+    assert (await jobs.get(owner, id)).rescues == 0, "this worker has survived it"
+
+
+async def test_a_job_that_lost_twenty_workers_waits_before_the_next_one_has_it(
+    jobs: Jobs, tenant: UUID, owner: Principal, db: Database
+) -> None:
+    patient = await jobs.enqueue("note", Note(), tenant=tenant)
+    async with db.system_tx() as tx:
+        await tx.execute(
+            "update backstay.job set state = 'running', worker_id = gen_random_uuid(), attempt = 1, rescues = 20"
+        )
+    now = jobs.clock.now()
+    assert await upkeep.rescue(db, now) == 1
+    job = await jobs.get(owner, patient)
+    assert (job.state, job.rescues, job.attempt) == (JobState.RETRYABLE, 21, 0)
+    assert job.run_at > now
+    assert job.error == "21 workers in a row were lost while they ran it; it is tried again"
+
+
 async def test_a_failed_job_gives_way_to_a_newer_one_with_its_key(
     jobs: Jobs, recorder: Recorder, tenant: UUID, owner: Principal
 ) -> None:

@@ -359,6 +359,21 @@ async def test_a_run_waits_for_the_version_it_began_with(workflows: Workflows, j
         await gone.result(0.01)
 
 
+async def test_workers_that_were_lost_do_not_fail_a_run(
+    workflows: Workflows, jobs: Jobs, tenant: UUID, db: Database
+) -> None:
+    """Leases lapse on a machine that has too much to do; the run is not at fault."""
+
+    async def code(run: Run, order: Order) -> str:
+        return "done"
+
+    handle = await workflows.workflow(name="job")(code).start(Order(), tenant=tenant)
+    async with db.system_tx() as tx:
+        await tx.execute("update backstay.job set rescues = 500")
+    await jobs.worker().run_until_idle()
+    assert await handle.result(1) == "done"
+
+
 async def test_an_output_that_is_not_what_the_annotation_says_fails_the_step_once(
     workflows: Workflows, jobs: Jobs, tenant: UUID
 ) -> None:

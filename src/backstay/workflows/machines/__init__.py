@@ -7,6 +7,7 @@ Guarantees  An illegal change of an instance's state is refused by the database,
             without its history row. State, history, audit entry, event and timer commit together, or not at all.
             Sends at the same time come one after the other, each to the state that the one before has left. A timer
             that comes too late does nothing.
+            An instance is deleted as a whole, with its history, and in no other way.
             A registered version never changes, and an instance stays on the version it began with.
 """
 

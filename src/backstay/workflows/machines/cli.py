@@ -106,6 +106,13 @@ def send(
 
 
 @commands.command()
+def delete(id: Id) -> None:
+    """Delete an instance with its data and history. Its audit entries stay."""
+    _with_machines(lambda machines, by: machines.delete(id, by=by))
+    out.print(f"instance {id} is deleted")
+
+
+@commands.command()
 def diagram(
     name: Name,
     version: Annotated[str | None, typer.Option(help="This version; the newest without it.")] = None,

@@ -83,3 +83,9 @@ async def history(id: UUID, by: Caller, page: PageRequest, machines: Service) ->
 async def send(id: UUID, body: NewEvent, by: Caller, tx: Tx, machines: Service) -> Instance:
     """Send an event to an instance. 409 names the state and the events that it takes."""
     return await machines.send(id, body.event, data=body.data, seq=body.seq, by=by, tx=tx)
+
+
+@router.delete("/instances/{id}", permission="machines:write", status=204, errors=[InstanceNotFound])
+async def delete(id: UUID, by: Caller, tx: Tx, machines: Service) -> None:
+    """Delete an instance with its data and history. Its audit entries stay."""
+    await machines.delete(id, by=by, tx=tx)

@@ -93,3 +93,18 @@ class Machine:
             InstanceNotFound: the tenant has none of that id or key.
         """
         return await self._machines.get(instance, machine=self.name, tenant=tenant, by=by, tx=tx)
+
+    async def delete(
+        self,
+        instance: UUID | str,
+        *,
+        tenant: UUID | None = None,
+        by: Principal | None = None,
+        tx: Tx | None = None,
+    ) -> None:
+        """Deletes an instance, by its id or key, with its data and history; what the audit has of it stays.
+
+        Raises:
+            InstanceNotFound: the tenant has none of that id or key.
+        """
+        await self._machines.delete(instance, machine=self.name, tenant=tenant, by=by, tx=tx)

@@ -50,6 +50,12 @@ set state = %(state)s::text, seq = seq + 1, entered_at = %(now)s::timestamptz, d
 where tenant_id = %(tenant_id)s::uuid and id = %(id)s::uuid and seq = %(seq)s::bigint
 returning id, machine, version, key, state, seq, data, created_at, entered_at, due_at, finished_at;
 
+-- name: delete_instance
+-- Deletes an instance with its history; false when the tenant has none of that id. A transaction that crosses tenants is
+-- fenced to this one from here on.
+select backstay.delete_machine_instance(%(tenant_id)s::uuid, %(id)s::uuid) as gone
+from (select set_config('backstay.tenant_id', %(tenant_id)s::uuid::text, true)) as fenced;
+
 -- name: add_transition
 -- History of the step just taken.
 insert into backstay.machine_transition (tenant_id, instance_id, seq, event, from_state, to_state, at, actor_id, actor,

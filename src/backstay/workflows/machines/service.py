@@ -156,6 +156,32 @@ class Machines:
             steps = await store.history(tx, by.tenant, found.id, before=None, limit=SHOWN)
             return InstanceDetail(**found.model_dump(), history=steps)
 
+    async def delete(
+        self,
+        instance: UUID | str,
+        *,
+        machine: str | None = None,
+        tenant: UUID | None = None,
+        by: Principal | None = None,
+        tx: Tx | None = None,
+    ) -> None:
+        """Deletes an instance with its data and its history, in whatever state it is; its timer then does nothing. The
+        audit entries of what it went through stay, and one of the deletion comes to them.
+
+        Raises:
+            InstanceNotFound: the tenant has none of that id, or of that key in `machine`.
+        """
+        by = _acting(tenant, by, tx, machine or "delete")
+        async with self._db.join(tx, by.tenant) as tx:
+            held = await store.lock(tx, by.tenant, await self._id(tx, by, instance, machine))
+            if held is None or machine not in (None, held.machine):
+                raise _not_found(instance)
+            await store.delete_instance(tx, by.tenant, held.id)
+            about = {"machine": held.machine, "version": held.version, "state": held.state, "seq": held.seq}
+            await self._audit.record(tx, by, "machine.deleted", f"machine_instance:{held.id}", metadata=about)
+            told = {"instance": str(held.id), "key": held.key, **about}
+            await self._events.emit(tx, "machine.deleted", told, tenant=by.tenant)
+
     async def history(
         self, by: Principal, instance: UUID, *, before: int | None = None, limit: int = SHOWN
     ) -> list[TransitionView]:

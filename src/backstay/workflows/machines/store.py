@@ -107,6 +107,11 @@ async def move(
     )
 
 
+async def delete_instance(tx: Tx, tenant: UUID, id: UUID) -> bool:
+    gone: bool = await _queries.delete_instance.value(tx, tenant_id=tenant, id=id)
+    return gone
+
+
 async def add_transition(
     tx: Tx, by: Principal, instance: InstanceView, event: str | None, from_state: str | None, entry: UUID
 ) -> None:

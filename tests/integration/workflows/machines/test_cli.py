@@ -85,3 +85,9 @@ async def test_refusals_are_told(run: Run, started: Instance, machines: Machines
     guarded = await run("send", started.id, "approve")
     assert isinstance(guarded.exception, BackstayError)
     assert guarded.exception.code == "machine_code_missing"
+
+
+async def test_delete(run: Run, started: Instance) -> None:
+    assert (await run("delete", started.id)).exit_code == 0
+    gone = await run("delete", started.id)
+    assert isinstance(gone.exception, BackstayError)

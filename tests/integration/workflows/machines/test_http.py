@@ -199,3 +199,15 @@ async def test_what_comes_with_an_event_is_read_through_the_audit(
     assert "a secret" not in shown.text
     entry = UUID(shown.json()["history"][0]["entry_id"])
     assert await app.audit.payload(household.owner, entry) == {"data": {"note": "a secret"}}
+
+
+async def test_a_deleted_instance_is_gone_and_its_key_is_free(
+    client: httpx.AsyncClient, viewer: httpx.AsyncClient, started: dict[str, Any]
+) -> None:
+    one = f"{INSTANCES}/{started['id']}"
+    await send(client, started["id"], "submit")
+    assert (await viewer.delete(one)).status_code == 403
+    assert (await client.delete(one)).status_code == 204
+    assert (await client.get(one)).status_code == (await client.delete(one)).status_code == 404
+    again = await client.post(INSTANCES, json={"machine": "review", "key": "k"})
+    assert again.json()["id"] != started["id"]

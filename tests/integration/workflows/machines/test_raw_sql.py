@@ -222,3 +222,29 @@ async def test_another_tenants_instance_is_out_of_reach(
             await raw.execute(ADD, [tenant, "1", "draft", 0])
         with pytest.raises((CheckViolation, ForeignKeyViolation)):  # in our own tenant, about an instance of another
             await raw.execute(TELL, [other_tenant, waiting.id, 2, "approve", "waiting", "approved"])
+
+
+@each_role
+async def test_an_instance_of_another_tenant_is_not_deleted(
+    database_url: str, tenant: UUID, other_tenant: UUID, waiting: Instance, role: str
+) -> None:
+    call = "select backstay.delete_machine_instance(%s, %s)"
+    async with session(database_url, role, other_tenant) as raw:
+        with pytest.raises(InsufficientPrivilege):
+            await raw.execute(call, [tenant, waiting.id])
+    async with session(database_url, role, other_tenant) as raw:
+        assert await (await raw.execute(call, [other_tenant, waiting.id])).fetchone() == (False,)
+
+
+async def test_a_deletion_opens_the_way_for_nothing_else(
+    database_url: str, tenant: UUID, reviews: Machine, waiting: Instance
+) -> None:
+    other = await reviews.start(tenant=tenant)
+    async with await psycopg.AsyncConnection.connect(database_url) as admin:
+        await admin.execute("select set_config('backstay.tenant_id', %s, true)", [str(tenant)])
+        gone = await admin.execute("select backstay.delete_machine_instance(%s, %s)", [tenant, waiting.id])
+        assert await gone.fetchone() == (True,)
+        with pytest.raises(InsufficientPrivilege):
+            await admin.execute("delete from backstay.machine_transition where instance_id = %s", [other.id])
+        await admin.rollback()
+    assert (await reviews.get(waiting.id, tenant=tenant)).state == "waiting", "it was rolled back with the rest"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from backstay.audit import Audit
 from backstay.events import Events
+from backstay.jobs import Jobs
 from backstay.kernel.clock import ManualClock
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database, Tx
@@ -365,3 +366,23 @@ async def test_lists_are_filtered_and_go_on_after_the_last(
     assert [item.id for item in await machines.list(owner, state="waiting")] == [ids[1]]
     assert [item.id for item in await machines.list(owner, machine="review", key="k4")] == [ids[4]]
     assert await machines.list(owner, machine="other") == []
+
+
+async def test_a_deletion_leaves_the_audit_entries_and_its_timer_does_nothing(
+    reviews: Machine, jobs: Jobs, tenant: UUID, db: Database, manual_clock: ManualClock
+) -> None:
+    started = await reviews.start("k", tenant=tenant)
+    await reviews.send(started.id, "submit", tenant=tenant)
+    await reviews.delete("k", tenant=tenant)
+    with pytest.raises(InstanceNotFound):
+        await reviews.delete("k", tenant=tenant)
+    told = "select action from backstay.audit_entry where resource = %s order by id"
+    assert await rows(db, told, f"machine_instance:{started.id}") == [
+        ("machine.started",),
+        ("machine.moved",),
+        ("machine.deleted",),
+    ]
+    assert await rows(db, "select count(*) from backstay.outbox where type = 'machine.deleted'") == [(1,)]
+    manual_clock.advance(2 * WAIT)
+    await jobs.worker().run_until_idle()
+    assert await rows(db, "select state from backstay.job_done where name = 'machine.timeout'") == [("completed",)]
