@@ -44,14 +44,14 @@ def wanted(query: str) -> dict[int, int]:
     return dict(Counter(map(number, query_terms(query))))
 
 
-def query_weights(wanted: Mapping[int, int], frequencies: Mapping[int, int], chunks: int) -> str:
-    """The query's side, as a sparsevec literal. Terms that no chunk has weigh nothing and are left out."""
+def query_weights(wanted: Mapping[int, int], frequencies: Mapping[int, int], chunks: int) -> dict[int, float]:
+    """The query's side: what each term weighs. Terms that no chunk has weigh nothing and are left out."""
     weights = {}
     for term, count in wanted.items():
         frequency = frequencies.get(term, 0)
         if frequency > 0:
             weights[term] = count * math.log(1 + (max(chunks - frequency, 0) + 0.5) / (frequency + 0.5))
-    return literal(weights)
+    return weights
 
 
 def literal(weights: Mapping[int, float]) -> str:

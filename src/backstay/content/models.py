@@ -292,6 +292,17 @@ class OldChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """What a write changed in the statistics. `added`: its chunks; None: a release wrote it that does not say."""
+
+    chunks: int
+    length: int
+    terms: list[int]
+    counts: list[int]
+    added: list[UUID] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A chunk that waits for its vector."""
 

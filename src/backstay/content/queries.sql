@@ -157,9 +157,9 @@ on conflict (tenant_id, space_id, chunk_id) do nothing;
 
 -- name: add_delta
 -- What a write changed in the statistics.
-insert into backstay.bm_delta (tenant_id, collection, id, chunks, length, terms, counts)
+insert into backstay.bm_delta (tenant_id, collection, id, chunks, length, terms, counts, added)
 values (%(tenant)s::uuid, %(collection)s::text, %(id)s::uuid, %(chunks)s::bigint, %(length)s::bigint,
-        %(terms)s::int[], %(counts)s::int[]);
+        %(terms)s::int[], %(counts)s::int[], %(added)s::uuid[]);
 
 -- name: totals
 -- Chunks and terms of a collection, deltas included.
@@ -176,8 +176,9 @@ from (
     select term, chunks from backstay.bm_term
     where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and term = any(%(terms)s::int[])
     union all
-    select t.term, t.count from backstay.bm_delta d, unnest(d.terms, d.counts) as t (term, count)
-    where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and t.term = any(%(terms)s::int[])
+    select w.term, d.counts[array_position(d.terms, w.term)]
+    from backstay.bm_delta d, unnest(%(terms)s::int[]) as w (term)
+    where d.tenant_id = %(tenant)s::uuid and d.collection = %(collection)s::text and w.term = any(d.terms)
 ) found
 group by term;
 
@@ -191,7 +192,7 @@ delete from backstay.bm_delta
 where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and id in (
     select id from backstay.bm_delta
     where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text order by id limit %(limit)s::int)
-returning chunks, length, terms, counts;
+returning chunks, length, terms, counts, added;
 
 -- name: fold_terms
 -- Adds changes to the document frequencies.

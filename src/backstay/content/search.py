@@ -13,7 +13,7 @@ from ..kernel.db import Database, Tx
 from ..kernel.errors import BackstayError, Invalid
 from ..kernel.halfvec import Halfvec
 from ..kernel.principal import Principal
-from . import bm25, pipeline_store, store, vectors_store
+from . import pipeline_store, store, vectors_store
 from .delivery import Embedder
 from .filters import Filter
 from .indexes.advice import LARGE_SCAN, LEAST_ROWS, probes_for
@@ -32,6 +32,7 @@ from .models import (
     Space,
     Standing,
 )
+from .postings import leg as postings
 from .ranking import fuse
 from .vectors_store import Vector
 from .within import Given, Within
@@ -185,7 +186,9 @@ class Searcher:
         near = Nearest([])
         async with self._db.tenant_tx(tenant, pipelined=True) as tx:
             if question.mode is not Mode.SEMANTIC:
-                legs["text"] = await (await self.text_leg(tx, tenant, standing.name, question)).found(tx)
+                legs["text"] = await postings.search(
+                    tx, tenant, standing.name, question.query, question.limit, question.where
+                )
             told = await self.flags(tx, tenant, standing, question.mode, vector)
             if space is not None and vector is not None:
                 near = await self.nearest(tx, tenant, space, vector, question.limit, question.where)
@@ -225,10 +228,7 @@ class Searcher:
 
     async def text_leg(self, tx: Tx, tenant: UUID, collection: str, question: Question) -> Leg:
         """The statement that finds by words, weighed by the statistics that `tx` sees."""
-        wanted = bm25.wanted(question.query)
-        totals = await store.totals(tx, tenant, collection, wanted)
-        weights = bm25.query_weights(wanted, totals.frequencies, totals.chunks)
-        return store.text_leg(tenant, collection, weights, question.limit, question.where)
+        return await postings.statement(tx, tenant, collection, question.query, question.limit, question.where)
 
     async def nearest(
         self, tx: Tx, tenant: UUID, space: Space, vector: Vector, limit: int, where: Filter | None

@@ -11,7 +11,7 @@ from ..kernel import sql
 from ..kernel.db import Tx
 from .filters import Filter
 from .legs import Leg
-from .models import ChunkRow, Definition, Document, OldChunk, Standing, Totals
+from .models import ChunkRow, Definition, Delta, Document, OldChunk, Standing, Totals
 
 _queries = sql.load(__package__)
 
@@ -184,8 +184,17 @@ async def add_chunks(tx: Tx, tenant: UUID, collection: str, pivot: float, chunks
 
 
 async def add_delta(
-    tx: Tx, tenant: UUID, collection: str, id: UUID, *, chunks: int, length: int, terms: Mapping[int, int]
+    tx: Tx,
+    tenant: UUID,
+    collection: str,
+    id: UUID,
+    *,
+    chunks: int,
+    length: int,
+    terms: Mapping[int, int],
+    added: Sequence[UUID],
 ) -> None:
+    """`added`: the chunks that the write added."""
     await _queries.add_delta.run(
         tx,
         tenant=tenant,
@@ -195,6 +204,7 @@ async def add_delta(
         length=length,
         terms=list(terms),
         counts=list(terms.values()),
+        added=list(added),
     )
 
 
@@ -212,10 +222,8 @@ async def lock_folding(tx: Tx, tenant: UUID, collection: str) -> None:
     await _queries.lock_folding.run(tx, tenant=tenant, collection=collection)
 
 
-async def take_deltas(tx: Tx, tenant: UUID, collection: str, limit: int) -> list[tuple[int, int, list[int], list[int]]]:
-    """Of each delta: chunks, length, terms and their counts."""
-    rows = await _queries.take_deltas.rows(tx, tenant=tenant, collection=collection, limit=limit)
-    return [(chunks, length, terms, counts) for chunks, length, terms, counts in rows]
+async def take_deltas(tx: Tx, tenant: UUID, collection: str, limit: int) -> list[Delta]:
+    return await _queries.take_deltas.all(tx, Delta, tenant=tenant, collection=collection, limit=limit)
 
 
 async def fold(tx: Tx, tenant: UUID, collection: str, *, chunks: int, length: int, terms: Mapping[int, int]) -> None:

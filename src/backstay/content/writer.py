@@ -115,6 +115,7 @@ async def _count(
         chunks=len(rows) - len(gone),
         length=sum(row.length for row in rows) - sum(chunk.length for chunk in gone),
         terms={term: count for term, count in change.items() if count},
+        added=[row.id for row in rows],
     )
     return delta
 

@@ -74,6 +74,12 @@ class Query:
             await self._execute(cursor, params)
             return await cursor.fetchall()
 
+    async def binary_rows(self, tx: "Tx", **params: Any) -> list[tuple[Any, ...]]:
+        """The same in the server's own format: bytes come as they are, not as twice as many digits."""
+        async with tx.connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            await self._execute(cursor, params)
+            return await cursor.fetchall()
+
     async def send(self, tx: "Tx", model: Callable[..., T], **params: Any) -> Callable[[], Awaitable[list[T]]]:
         """Within a pipeline. Returns what reads every row, to be called once after it."""
         cursor = tx.connection.cursor(row_factory=kwargs_row(model))
