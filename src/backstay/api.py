@@ -22,8 +22,8 @@ from .events import http as events_http
 from .gateway import http as gateway_http
 from .gateway.catalog import http as catalog_http
 from .jobs import http as jobs_http
-from .jobs import queue_http
-from .jobs import remote_http as remote_workers_http
+from .jobs.queues import http as queues_http
+from .jobs.remote import http as remote_workers_http
 from .jobs.schedules import http as schedules_http
 from .kernel import http, probes_http
 from .kernel.errors import ConfigurationError
@@ -45,7 +45,7 @@ _ROOMS = (
     catalog_http,
     jobs_http,
     builtin_http,
-    queue_http,
+    queues_http,
     schedules_http,
     remote_workers_http,
     workflows_http,

@@ -11,7 +11,7 @@ Guarantees  A job enqueued in a transaction exists if and only if that transacti
             claim. Limits (at once, for each key, for each tenant, starts in a time) hold exactly over all workers.
 """
 
-from .bulk_models import BulkCancel, BulkResult, BulkRetry
+from .bulk.models import BulkCancel, BulkResult, BulkRetry
 from .handlers import Job, JobContext
 from .limits import LimitInvalid, PerKey, Rate
 from .models import (
@@ -28,10 +28,10 @@ from .models import (
     UnknownJob,
 )
 from .process_child import ProcessContext
-from .queue_models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
-from .queues import Queues
-from .remote import RemoteWorkers
-from .remote_models import JobHandledHere, TooManyJobNames, WorkerLost
+from .queues.models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
+from .queues.service import Queues
+from .remote.models import JobHandledHere, TooManyJobNames, WorkerLost
+from .remote.service import RemoteWorkers
 from .runner import Worker
 from .service import Jobs
 from .signals import Cancel, Discard, RetryLater, Signal, Snooze

@@ -14,10 +14,10 @@ from ..audit import Audit
 from ..auth import Auth
 from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.principal import Principal
-from .bulk_models import MAX_AT_ONCE, BulkCancel, BulkResult, BulkRetry
+from .bulk.models import MAX_AT_ONCE, BulkCancel, BulkResult, BulkRetry
 from .models import JobState
-from .queue_models import QueueLimit, ShareChange
-from .queues import Queues
+from .queues.models import QueueLimit, ShareChange
+from .queues.service import Queues
 from .service import Jobs
 
 B = TypeVar("B", BulkRetry, BulkCancel)

@@ -7,7 +7,7 @@ from fastapi import Query
 
 from ..kernel.db import Tx
 from ..kernel.http import Caller, Page, PageRequest, Router, service
-from .bulk_models import BulkCancel, BulkResult, BulkRetry
+from .bulk.models import BulkCancel, BulkResult, BulkRetry
 from .models import (
     JobDetail,
     JobFinished,

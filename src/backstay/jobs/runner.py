@@ -21,7 +21,7 @@ from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database, Tx
 from ..kernel.notify import Subscription
-from . import metrics, store, upkeep
+from . import metrics, store, topics, upkeep
 from .flows import Flows, pause_after
 from .handlers import Handler
 from .lane import Interruption, Lane, is_lost
@@ -96,7 +96,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then lets running jobs end (at most the grace), gives back the rest and leaves."""
         await self._prepare()
-        with self._db.notifier.subscribe(upkeep.READY) as self._wake:
+        with self._db.notifier.subscribe(topics.READY) as self._wake:
             async with asyncio.TaskGroup() as group:
                 loops = [
                     self._lease.keep(),
@@ -122,7 +122,7 @@ class Worker:
                 finally:
                     await _end([pump, *others])
         await self._lease.leave()
-        self._db.notifier.notify(upkeep.READY)
+        self._db.notifier.notify(topics.READY)
         self._threads.shutdown(wait=False)
         await self._processes.close()
 
@@ -200,7 +200,7 @@ class Worker:
                     memory=self._flows.memory(),
                 )
                 if self._limited and fences:
-                    tx.notify(upkeep.READY)  # others may have waited for these places
+                    tx.notify(topics.READY)  # others may have waited for these places
             turn = await read()
         except BaseException:
             self._completed = fences + self._completed
@@ -243,8 +243,8 @@ class Worker:
                 kept = await store.settle(tx, verdicts, self._clock.now())
                 if kept is None:
                     raise _KeyTakenMeanwhile
-                tx.notify(upkeep.DUE)
-                tx.notify(upkeep.READY)
+                tx.notify(topics.DUE)
+                tx.notify(topics.READY)
                 return kept
         except _KeyTakenMeanwhile:
             return None
@@ -344,7 +344,7 @@ class Worker:
             lane.interrupt(Interruption.LAPSED)
 
     async def _watch_cancellations(self) -> None:
-        with self._db.notifier.subscribe(upkeep.CANCEL) as asked:
+        with self._db.notifier.subscribe(topics.CANCEL) as asked:
             while True:
                 if await asked.wait(60):
                     try:

@@ -16,8 +16,9 @@ from ..kernel.errors import ConfigurationError, FieldError
 from ..kernel.ids import new_id
 from ..kernel.principal import Principal
 from ..kernel.settings import Settings
-from . import bulk, metrics, queue_store, remote_store, store
-from .bulk_models import BulkCancel, BulkResult, BulkRetry
+from . import metrics, store
+from .bulk import service as bulk
+from .bulk.models import BulkCancel, BulkResult, BulkRetry
 from .handlers import Handler, Job, JobContext, input_of, place_of
 from .limits import LimitInvalid, PerKey, Rate
 from .models import (
@@ -34,9 +35,12 @@ from .models import (
     UnknownJob,
 )
 from .process_child import ProcessContext
-from .remote_models import AnyInput
+from .queues import store as queue_store
+from .remote import store as remote_store
+from .remote.models import AnyInput
 from .runner import Worker
-from .upkeep import CANCEL, DUE, KEEP_DAYS, READY
+from .topics import CANCEL, DUE, READY
+from .upkeep import KEEP_DAYS
 
 I = TypeVar("I", bound=BaseModel)  # noqa: E741
 INLINE_BYTES = 64 * 1024

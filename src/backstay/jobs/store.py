@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -10,7 +10,6 @@ from psycopg import errors
 
 from ..kernel import sql
 from ..kernel.db import Tx
-from .bulk_models import JobFilter
 from .models import Buried, Claimed, JobDetail, JobNotRetryable, JobView, Memory, Turn, Verdict
 
 _queries = sql.load(__package__)
@@ -238,52 +237,6 @@ async def prune_blobs(tx: Tx, before: datetime, limit: int) -> int:
 
 async def ready_queues(tx: Tx) -> list[str]:
     return [row[0] for row in await _queries.ready_queues.rows(tx)]
-
-
-class Batch(NamedTuple):
-    """What one transaction of many did. `last`: the id it went up to; None: there was nothing."""
-
-    seen: int
-    changed: int
-    last: UUID | None
-    queues: list[str]
-
-
-async def revive_many(
-    tx: Tx,
-    tenant: UUID,
-    states: Sequence[str],
-    which: JobFilter,
-    until: datetime,
-    after: UUID,
-    limit: int,
-    now: datetime,
-) -> Batch:
-    chosen = _chosen(tenant, which, after, limit) | {"until": until}
-    return Batch(*(await _queries.revive_many.rows(tx, states=list(states), now=now, **chosen))[0])
-
-
-async def hasten_many(
-    tx: Tx, tenant: UUID, which: JobFilter, until: datetime, after: UUID, limit: int, now: datetime
-) -> Batch:
-    chosen = _chosen(tenant, which, after, limit) | {"until": until}
-    return Batch(*(await _queries.hasten_many.rows(tx, now=now, **chosen))[0])
-
-
-async def cancel_many(
-    tx: Tx, tenant: UUID, states: Sequence[str], which: JobFilter, after: UUID, limit: int, now: datetime
-) -> Batch:
-    chosen = _chosen(tenant, which, after, limit)
-    return Batch(*(await _queries.cancel_many.rows(tx, states=list(states), now=now, **chosen))[0])
-
-
-async def ask_many(tx: Tx, tenant: UUID, which: JobFilter, after: UUID, limit: int) -> Batch:
-    return Batch(*(await _queries.ask_many.rows(tx, **_chosen(tenant, which, after, limit)))[0])
-
-
-def _chosen(tenant: UUID, which: JobFilter, after: UUID, limit: int) -> dict[str, Any]:
-    fields = {"name": which.name, "queue": which.queue, "error": which.error}
-    return {**fields, "since": which.since, "until": which.until, "tenant_id": tenant, "after": after, "limit": limit}
 
 
 async def report_progress(tx: Tx, told: Mapping[int, tuple[float, str | None]]) -> set[int]:

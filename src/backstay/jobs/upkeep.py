@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from ..kernel import telemetry
 from ..kernel.clock import Clock
 from ..kernel.db import Database
-from . import metrics, queue_store, store
+from . import metrics, store
 from .handlers import Handler
+from .queues import store as queue_store
+from .topics import DUE, READY
 
-READY, DUE, CANCEL = "jobs", "jobs.due", "jobs.cancel"  # topics of the notifier
 KEEP_DAYS = 7
 _DAYS_AHEAD = 3
 _BATCH = 1_000

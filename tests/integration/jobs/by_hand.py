@@ -2,7 +2,7 @@
 
 from backstay.jobs import Jobs
 from backstay.jobs.models import Claimed, Verdict
-from backstay.jobs.upkeep import READY
+from backstay.jobs.topics import READY
 from backstay.kernel.db import Database
 
 

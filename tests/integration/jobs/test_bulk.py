@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from backstay.app import App
 from backstay.commands import commands
-from backstay.jobs import BulkCancel, BulkRetry, Discard, JobContext, Jobs, bulk
+from backstay.jobs import BulkCancel, BulkRetry, Discard, JobContext, Jobs
+from backstay.jobs.bulk import service as bulk
 from backstay.kernel.principal import Principal
 from conftest import MASTER_KEY
 

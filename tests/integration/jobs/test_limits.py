@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from backstay.jobs import Jobs, LimitInvalid, PerKey, Rate, remote_store, store, upkeep
+from backstay.jobs import Jobs, LimitInvalid, PerKey, Rate, store, upkeep
+from backstay.jobs.remote import store as remote_store
 from backstay.kernel.db import Database
 from backstay.kernel.ids import new_id
 

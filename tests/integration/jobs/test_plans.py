@@ -7,14 +7,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from backstay.jobs import Jobs, remote_store, store
+from backstay.jobs import Jobs, store
 from backstay.jobs.models import Turn
+from backstay.jobs.remote import store as remote_store
 from backstay.kernel import sql
 from backstay.kernel.db import Database, Tx
 
 from .conftest import Note
 
-QUERIES = sql.load("backstay.jobs")
+QUERIES = [*sql.load("backstay.jobs"), *sql.load("backstay.jobs.remote")]
 ROWS = 50_000
 PARAMS: dict[str, dict[str, Any]] = {
     "turn": {

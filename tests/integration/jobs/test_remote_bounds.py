@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from backstay.app import App
-from backstay.jobs.remote import time_out
+from backstay.jobs.remote.service import time_out
 from backstay.kernel.clock import SystemClock
 
 from .test_remote import QUICK, enqueued, registered, state
@@ -72,7 +72,7 @@ async def test_without_a_timeout_an_attempt_lasts_as_long_as_its_worker(app: App
 async def test_a_tenant_registers_a_bounded_number_of_names(
     client: httpx.AsyncClient, other_client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    monkeypatch.setattr("backstay.jobs.remote.MAX_NAMES", 60)
+    monkeypatch.setattr("backstay.jobs.remote.service.MAX_NAMES", 60)
     await registered(client, *(f"a{n}" for n in range(40)))
     more = [
         client.post("/api/workers", json={"name": "test", "jobs": [{"name": f"{who}{n}"} for n in range(20)]})

@@ -16,16 +16,18 @@ from uuid import UUID
 
 import orjson
 
-from ..kernel.db import Database, Tx
-from ..kernel.errors import Invalid, Unavailable
-from ..kernel.ids import new_id
-from ..kernel.notify import Subscription
-from ..kernel.principal import Principal
-from . import metrics, remote_store, store, upkeep
-from .lane import clean
-from .models import Claimed, JobLost, JobState, Retry, Verdict
-from .progress import MAX_NOTE
-from .remote_models import (
+from ...kernel.db import Database, Tx
+from ...kernel.errors import Invalid, Unavailable
+from ...kernel.ids import new_id
+from ...kernel.notify import Subscription
+from ...kernel.principal import Principal
+from .. import metrics, topics, upkeep
+from .. import store as jobs_store
+from ..lane import clean
+from ..models import Claimed, JobLost, JobState, Retry, Verdict
+from ..progress import MAX_NOTE
+from . import store
+from .models import (
     MAX_NAMES,
     ClaimRequest,
     Claims,
@@ -43,7 +45,7 @@ from .remote_models import (
 )
 
 if TYPE_CHECKING:
-    from .service import Jobs
+    from ..service import Jobs
 
 _POLL = 1.0
 _BATCH = 500
@@ -80,14 +82,14 @@ class RemoteWorkers:
             raise Invalid("a worker claims from at most 20 queues; name them in `queues`")
         id, names = new_id(), [job.name for job in worker.jobs]
         async with self._db.system_tx(indexed=True) as tx:
-            await remote_store.lock_declared(tx, by.tenant)
-            await remote_store.declare(tx, by.tenant, worker.jobs, self._clock.now())
-            if await remote_store.count_declared(tx, by.tenant) > MAX_NAMES:
+            await store.lock_declared(tx, by.tenant)
+            await store.declare(tx, by.tenant, worker.jobs, self._clock.now())
+            if await store.count_declared(tx, by.tenant) > MAX_NAMES:
                 raise TooManyJobNames(
                     f"the tenant's workers have registered {MAX_NAMES} names; use the same names again and put what "
                     "differs into the input"
                 )
-            await remote_store.register(
+            await store.register(
                 tx,
                 tenant=by.tenant,
                 id=id,
@@ -102,7 +104,7 @@ class RemoteWorkers:
     async def living(self, by: Principal, limit: int = 200) -> list[RemoteWorker]:
         """The tenant's remote workers that live."""
         async with self._db.system_tx(indexed=True) as tx:
-            return await remote_store.workers(tx, by.tenant, limit)
+            return await store.workers(tx, by.tenant, limit)
 
     async def heartbeat(self, by: Principal, worker: UUID) -> Heartbeat:
         """Renews the lease and tells what the worker holds.
@@ -111,10 +113,10 @@ class RemoteWorkers:
             WorkerLost
         """
         async with self._db.system_tx(indexed=True) as tx:
-            lease = await remote_store.beat(tx, by.tenant, worker)
+            lease = await store.beat(tx, by.tenant, worker)
             if lease is None:
                 raise _lost_worker(worker)
-            claims = await remote_store.claims(tx, by.tenant, worker)
+            claims = await store.claims(tx, by.tenant, worker)
         await self._tend()
         return Heartbeat(lease_seconds=lease, claims=claims)
 
@@ -125,7 +127,7 @@ class RemoteWorkers:
             WorkerLost
         """
         async with self._db.system_tx(indexed=True) as tx:
-            if not await remote_store.leave(tx, by.tenant, worker):
+            if not await store.leave(tx, by.tenant, worker):
                 raise _lost_worker(worker)
         await upkeep.rescue(self._db, self._clock.now())
 
@@ -140,7 +142,7 @@ class RemoteWorkers:
             WorkerLost
         """
         ends = time.monotonic() + ask.wait_seconds
-        with self._db.notifier.subscribe(upkeep.READY) as ready:
+        with self._db.notifier.subscribe(topics.READY) as ready:
             while True:
                 looked = time.monotonic()
                 await self._tend()
@@ -166,12 +168,12 @@ class RemoteWorkers:
     async def _claim_once(self, tenant: UUID, worker: UUID, room: int) -> list[RemoteClaim]:
         now = self._clock.now()
         async with self._db.system_tx(indexed=True) as tx:
-            await remote_store.lock_limits(tx, tenant, worker)
-            claimed = await remote_store.claim(tx, tenant, worker, room, now)
+            await store.lock_limits(tx, tenant, worker)
+            claimed = await store.claim(tx, tenant, worker, room, now)
             if claimed is None:
                 raise _lost_worker(worker)
             deadly = await self._deadly(tx, tenant, claimed)
-            if deadly and await store.settle(tx, deadly, now) is None:
+            if deadly and await jobs_store.settle(tx, deadly, now) is None:
                 raise Unavailable("a job with the same key came in between; ask again")
         refused = {verdict.fence for verdict in deadly}
         return [_handed(job) for job in claimed if job.fence not in refused]
@@ -181,7 +183,7 @@ class RemoteWorkers:
         rescued = {job.name for job in claimed if job.rescues}
         if not rescued:
             return []
-        known = await remote_store.declared(tx, tenant, sorted(rescued))
+        known = await store.declared(tx, tenant, sorted(rescued))
         return [
             Verdict(job.fence, JobState.DISCARDED, job.run_at, True, f"{job.rescues} workers died while they ran it")
             for job in claimed
@@ -209,7 +211,7 @@ class RemoteWorkers:
             JobLost: the claim is over.
         """
         async with self._db.tenant_tx(by.tenant) as tx:
-            found = await remote_store.input(tx, by.tenant, worker, job, int(claim))
+            found = await store.input(tx, by.tenant, worker, job, int(claim))
         if not found:
             raise _lost_job(job)
         return (found[0] or "null").encode()
@@ -224,7 +226,7 @@ class RemoteWorkers:
         """
         told = note and clean(note)[:MAX_NOTE]
         async with self._db.tenant_tx(by.tenant) as tx:
-            cancelling = await remote_store.progress(tx, by.tenant, worker, job, int(claim), fraction, told)
+            cancelling = await store.progress(tx, by.tenant, worker, job, int(claim), fraction, told)
         if cancelling is None:
             raise _lost_job(job)
         return HeldClaim(job=job, claim=claim, cancelling=cancelling)
@@ -236,12 +238,12 @@ class RemoteWorkers:
             JobLost: the claim is over; nothing is changed.
         """
         async with self._db.join(tx, by.tenant) as tx:
-            done = await remote_store.complete(tx, by.tenant, worker, job, int(claim), self._clock.now())
+            done = await store.complete(tx, by.tenant, worker, job, int(claim), self._clock.now())
             if done is None:
                 raise _lost_job(job)
             queue, awaited = done
             if awaited:
-                tx.notify(upkeep.READY, queue)
+                tx.notify(topics.READY, queue)
         metrics.remote.labels("completed").inc()
         return Outcome(job=job, state=JobState.COMPLETED)
 
@@ -263,7 +265,7 @@ class RemoteWorkers:
         """
         async with self._db.join(tx, by.tenant) as tx:
             held = await self._hold(tx, by.tenant, worker, job, claim)
-            known = await remote_store.declared(tx, by.tenant, [held.name])
+            known = await store.declared(tx, by.tenant, [held.name])
             retry, now = _retry_of(known.get(held.name)), self._clock.now()
             if held.attempt >= retry.max_attempts:
                 verdict = Verdict(int(claim), JobState.DISCARDED, now, True, clean(error))
@@ -297,20 +299,20 @@ class RemoteWorkers:
             verdict = Verdict(int(claim), state, at, counted, reason and clean(reason))
             return await self._settle(tx, job, verdict, held.cancelling)
 
-    async def _hold(self, tx: Tx, tenant: UUID, worker: UUID, job: UUID, claim: str) -> remote_store.Held:
-        held = await remote_store.hold(tx, tenant, worker, job, int(claim))
+    async def _hold(self, tx: Tx, tenant: UUID, worker: UUID, job: UUID, claim: str) -> store.Held:
+        held = await store.hold(tx, tenant, worker, job, int(claim))
         if held is None:
             raise _lost_job(job)
         return held
 
     async def _settle(self, tx: Tx, job: UUID, verdict: Verdict, cancelling: bool) -> Outcome:
-        kept = await store.settle(tx, [verdict], self._clock.now())
+        kept = await jobs_store.settle(tx, [verdict], self._clock.now())
         if kept is None:
             raise Unavailable("a newer job with the same key came in between; send it again")
         if verdict.fence not in kept:
             raise _lost_job(job)
-        tx.notify(upkeep.DUE)
-        tx.notify(upkeep.READY)
+        tx.notify(topics.DUE)
+        tx.notify(topics.READY)
         waits = verdict.state not in (JobState.CANCELLED, JobState.DISCARDED)
         state = JobState.CANCELLED if waits and cancelling else verdict.state
         metrics.remote.labels(state).inc()
@@ -320,16 +322,16 @@ class RemoteWorkers:
 async def time_out(db: Database, now: datetime) -> int:
     """Fails the attempts that take longer than their job says. Their claims are over. Returns how many."""
     async with db.system_tx(indexed=True) as tx:
-        late = await remote_store.overdue(tx, now, _BATCH)
-        if late and await store.settle(tx, [_timed_out(attempt, now) for attempt in late], now) is None:
+        late = await store.overdue(tx, now, _BATCH)
+        if late and await jobs_store.settle(tx, [_timed_out(attempt, now) for attempt in late], now) is None:
             raise Unavailable("a newer job with the same key came in between; send it again")
-        for topic in (upkeep.DUE, upkeep.READY) if late else ():
+        for topic in (topics.DUE, topics.READY) if late else ():
             tx.notify(topic)
     metrics.remote.labels("timed out").inc(len(late))
     return len(late)
 
 
-def _timed_out(late: remote_store.Overdue, now: datetime) -> Verdict:
+def _timed_out(late: store.Overdue, now: datetime) -> Verdict:
     error = f"it took longer than its timeout of {late.timeout_seconds:g} seconds"
     if late.attempt >= late.max_attempts:
         return Verdict(late.fence, JobState.DISCARDED, now, True, error)

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import orjson
 
-from ..kernel import sql
-from ..kernel.db import Tx
-from .models import Claimed
-from .remote_models import HeldClaim, RemoteJob, RemoteWorker
+from ...kernel import sql
+from ...kernel.db import Tx
+from ..models import Claimed
+from .models import HeldClaim, RemoteJob, RemoteWorker
 
 _queries = sql.load(__package__)
 

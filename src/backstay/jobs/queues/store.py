@@ -6,10 +6,10 @@ from uuid import UUID
 
 import orjson
 
-from ..kernel import sql
-from ..kernel.db import Tx
-from .limits import Rate
-from .queue_models import Share
+from ...kernel import sql
+from ...kernel.db import Tx
+from ..limits import Rate
+from .models import Share
 
 _queries = sql.load(__package__)
 

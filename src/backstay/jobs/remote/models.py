@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, RootModel, StringConstraints, field_validator
 
-from ..kernel.errors import Conflict
-from .models import Retry
+from ...kernel.errors import Conflict
+from ..models import Retry
 
 MAX_CLAIM = 100
 MAX_WAIT = 30.0

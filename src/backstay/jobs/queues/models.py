@@ -4,7 +4,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from ..kernel.errors import Forbidden
+from ...kernel.errors import Forbidden
 
 
 class NotTheOperator(Forbidden):

@@ -2,14 +2,14 @@
 
 from uuid import UUID
 
-from ..audit import Audit
-from ..auth import Auth
-from ..kernel.db import Database
-from ..kernel.principal import Principal
-from . import queue_store
-from .limits import Rate
-from .queue_models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
-from .upkeep import READY
+from ...audit import Audit
+from ...auth import Auth
+from ...kernel.db import Database
+from ...kernel.principal import Principal
+from ..limits import Rate
+from ..topics import READY
+from . import store
+from .models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
 
 
 class Queues:
@@ -26,8 +26,8 @@ class Queues:
         """
         await self._check(by)
         async with self._db.system_tx() as tx:
-            row = await queue_store.row(tx, queue) or {"paused": False, "max_running": None, "starts": None}
-            shares = await queue_store.shares(tx, queue)
+            row = await store.row(tx, queue) or {"paused": False, "max_running": None, "starts": None}
+            shares = await store.shares(tx, queue)
         rate = str(Rate(row["starts"], row["seconds"])) if row["starts"] else None
         return QueueSettings(name=queue, paused=row["paused"], max_running=row["max_running"], rate=rate, shares=shares)
 
@@ -40,7 +40,7 @@ class Queues:
         await self._check(by)
         rate = Rate.read(limit.rate) if limit.rate else None
         async with self._db.system_tx() as tx:
-            await queue_store.limit(tx, queue, limit.max_running, rate)
+            await store.limit(tx, queue, limit.max_running, rate)
             await self._audit.record(tx, by, "queue.limited", f"queue:{queue}", metadata=limit.model_dump())
             tx.notify(READY, queue)
         return await self.show(by, queue)
@@ -54,11 +54,11 @@ class Queues:
         """
         await self._check(by)
         async with self._db.system_tx() as tx:
-            await queue_store.lock(tx, queue)
+            await store.lock(tx, queue)
             if change == ShareChange():
-                await queue_store.drop_share(tx, queue, tenant)
+                await store.drop_share(tx, queue, tenant)
             else:
-                await queue_store.set_share(tx, queue, tenant, change.weight, change.max_running)
+                await store.set_share(tx, queue, tenant, change.weight, change.max_running)
             about = {"tenant": str(tenant), **change.model_dump()}
             await self._audit.record(tx, by, "queue.shared", f"queue:{queue}", metadata=about)
             tx.notify(READY, queue)

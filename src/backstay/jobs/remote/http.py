@@ -6,11 +6,10 @@ from uuid import UUID
 
 from fastapi import Query, Request, Response
 
-from ..kernel.db import Tx
-from ..kernel.http import NO_CONTENT, Caller, Router, service
-from .models import JobLost, JobState
-from .remote import RemoteWorkers
-from .remote_models import (
+from ...kernel.db import Tx
+from ...kernel.http import NO_CONTENT, Caller, Router, service
+from ..models import JobLost, JobState
+from .models import (
     ClaimRequest,
     Claims,
     Completed,
@@ -28,6 +27,7 @@ from .remote_models import (
     TooManyJobNames,
     WorkerLost,
 )
+from .service import RemoteWorkers
 
 router = Router("/api/workers", tag="remote workers")
 Service = Annotated[RemoteWorkers, service("remote_workers")]

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from fastapi import Path
 
-from ..kernel.http import Caller, Router, service
-from .limits import LimitInvalid
-from .queue_models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
-from .queues import Queues
+from ...kernel.http import Caller, Router, service
+from ..limits import LimitInvalid
+from .models import NotTheOperator, QueueLimit, QueueSettings, Share, ShareChange
+from .service import Queues
 
 router = Router("/api/queues", tag="jobs")
 Service = Annotated[Queues, service("queues")]

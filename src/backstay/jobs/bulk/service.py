@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
 
-from ..kernel.clock import Clock
-from ..kernel.db import Database, Tx
-from ..kernel.principal import Principal
-from . import store, upkeep
-from .bulk_models import BulkCancel, BulkResult, BulkRetry
+from ...kernel.clock import Clock
+from ...kernel.db import Database, Tx
+from ...kernel.principal import Principal
+from .. import topics
+from . import store
+from .models import BulkCancel, BulkResult, BulkRetry
 
 _BATCH = 500
 _FIRST = UUID(int=0)
@@ -56,12 +57,12 @@ async def cancel_many(db: Database, clock: Clock, by: Principal, which: BulkCanc
         result.changed, _, result.complete = await _walk(db, by, cancel, which.limit)
     if "running" in which.states and result.complete:
         left = which.limit - result.changed
-        result.asked, _, result.complete = await _walk(db, by, ask, left, topic=upkeep.CANCEL)
+        result.asked, _, result.complete = await _walk(db, by, ask, left, topic=topics.CANCEL)
     return result
 
 
 async def _walk(
-    db: Database, by: Principal, step: Step, limit: int, *, topic: str = upkeep.READY
+    db: Database, by: Principal, step: Step, limit: int, *, topic: str = topics.READY
 ) -> tuple[int, int, bool]:
     """From id to id until nothing is left or `limit` are changed: how many were, how many were skipped, and whether
     nothing is left."""

@@ -1,0 +1,1 @@
+"""Workers in other languages: their registration, claims and answers. See `RemoteWorkers` in `service`."""
