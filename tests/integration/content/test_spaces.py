@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
+from math import log2
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from backstay.audit import Audit
 from backstay.content import BatchLimit, Collection, CollectionNotFound, Content
 from backstay.content.search import Nearest
 from backstay.content.spaces import (
+    Judgement,
     MigrationRunning,
     SpaceBusy,
     SpaceNotFound,
@@ -26,6 +28,7 @@ from backstay.content.spaces import (
     SpaceState,
 )
 from backstay.content.spaces.cli import commands
+from backstay.content.spaces.judgements import gain
 from backstay.events import Events
 from backstay.gateway import ProviderRefused
 from backstay.jobs import Jobs
@@ -209,6 +212,47 @@ async def test_the_gate_is_closed_while_the_index_finds_too_little(
     assert (measured.recall, measured.queries, measured.exact) == (1.0, 12, True)
 
 
+async def test_the_gate_is_closed_while_judged_queries_find_less_and_a_forced_switch_is_kept_in_the_audit(
+    spaces: Spaces, filled: Collection, db: Database, jobs: Jobs, words: Words, owner: Principal
+) -> None:
+    judged = [Judgement(f"word{n}", {str(n): 1}) for n in range(4)]
+    await spaces.judgements.put(owner, "notes", judged)
+    assert await spaces.judgements.stated(owner, "notes") == judged
+    words.vector = lambda text, size: vector("all the same" if size == 32 else text, size)
+    new = await spaces.migrate(owner, "notes", NEW)
+    await settled(db, jobs, owner.tenant)
+    with pytest.raises(SpaceNotReady, match=r"by 4 judged queries nDCG@10 is 0\.\d+ and was 1\.000"):
+        await spaces.switch(owner, "notes", new.id)
+    assert (await spaces.switch(owner, "notes", new.id, force=True)).state is SpaceState.ACTIVE
+    entry = "select metadata from backstay.audit_entry where action = 'content.space.switch'"
+    ((kept,),) = await rows(db, owner.tenant, entry)
+    assert kept["ndcg_before"] == 1.0  # type: ignore[index]
+    assert "judged queries" in kept["forced"][0]  # type: ignore[index]
+
+
+async def test_judged_queries_that_find_as_much_as_before_open_the_gate(
+    spaces: Spaces, filled: Collection, db: Database, jobs: Jobs, owner: Principal, other_owner: Principal
+) -> None:
+    await spaces.judgements.put(owner, "notes", [Judgement("word3", {"3": 2, "gone": 1})])
+    new = await spaces.migrate(owner, "notes", NEW)
+    await settled(db, jobs, owner.tenant)
+    assert (await spaces.switch(owner, "notes", new.id)).state is SpaceState.ACTIVE
+    with pytest.raises(CollectionNotFound):
+        await spaces.judgements.stated(other_owner, "notes")
+    twice, graded, unstorable = [Judgement("a", {"b": 1})] * 2, [Judgement("a", {"b": 11})], [Judgement("\0", {"b": 1})]
+    for judgements in (twice, graded, unstorable, [Judgement("a", {})]):
+        with pytest.raises(Invalid):
+            await spaces.judgements.put(owner, "notes", judgements)
+
+
+def test_gain_is_that_of_the_textbook() -> None:
+    relevant = {"a": 3, "b": 1}
+    assert gain(["a", "b"], relevant) == 1.0
+    assert gain(["x", "y"], relevant) == 0.0
+    assert gain(["b", "a"], relevant) == pytest.approx((1 + 7 / log2(3)) / (7 + 1 / log2(3)))
+    assert gain([*"cdefghijkl", "a"], relevant) == 0.0  # the eleventh does not count
+
+
 async def test_a_switch_between_writers_loses_no_text_that_could_be_found(
     spaces: Spaces, filled: Collection, db: Database, jobs: Jobs, owner: Principal
 ) -> None:
@@ -354,6 +398,9 @@ class TestOverHttp:
         await client.put(f"{base}/documents/a", json={"text": "a ship"})
         await app.jobs.worker().run_until_idle()
         model = {"model": "sim:dev-hash?dims=32&price=0.25"}
+        judged = {"judgements": [{"query": "a ship", "relevant": {"a": 1}}]}
+        assert (await client.put(f"{base}/spaces/judgements", json=judged)).json() == judged
+        assert (await client.get(f"{base}/spaces/judgements")).json() == judged
         seen = (await client.post(f"{base}/spaces/preview", json=model)).json()
         assert (seen["chunks"], seen["cost"]) == (1, "0.25")
         begun = await client.post(f"{base}/spaces", json=model)
@@ -411,3 +458,5 @@ def test_the_command_line_shows_the_price_and_asks(
     assert "active" in listed
     assert "0 of 1" in listed
     assert "retired" in run(commands, ["retire", "docs", "2"]).output
+    (tmp_path / "judged.jsonl").write_text('{"query": "ship", "relevant": {"a.md": 1}}\n', encoding="utf-8")
+    assert "1 judged queries" in run(commands, ["judge", "docs", str(tmp_path / "judged.jsonl")]).output

@@ -1,9 +1,11 @@
 """`backstay spaces`: change a collection's embedding model. For the default tenant."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,13 +15,14 @@ from ...events import Events
 from ...gateway import Gateway
 from ...jobs import Jobs
 from ...kernel.cli import Base, Command, Json, local, out, print_json
+from ...kernel.errors import Invalid
 from ...kernel.principal import Principal
 from ..embedding import Pipeline
 from ..indexes.cli import index
 from ..indexes.indexer import Indexer
 from ..search import Searcher
-from .models import SpaceStanding
-from .service import RECALL, Spaces
+from .models import Judgement, SpaceStanding
+from .service import LOSS, RECALL, Spaces
 
 commands = typer.Typer(help="Change a collection's embedding model.", no_args_is_help=True)
 commands.command()(index)
@@ -79,9 +82,32 @@ def switch(
     recall: Annotated[float, typer.Option(help="Share of the nearest ten that a search must find.", min=0, max=1)] = (
         RECALL
     ),
+    loss: Annotated[float, typer.Option(help="How much lower nDCG@10 of judged queries may be.", min=0, max=1)] = LOSS,
+    force: Annotated[bool, typer.Option("--force", help="Though it is not ready; the audit keeps why not.")] = False,
 ) -> None:
     """Search another space from now on, when it is ready."""
-    _show([_with_spaces(lambda spaces, by: spaces.switch(by, collection, space, recall=recall))])
+    _show(
+        [_with_spaces(lambda spaces, by: spaces.switch(by, collection, space, recall=recall, loss=loss, force=force))]
+    )
+
+
+@commands.command()
+def judge(
+    collection: Collection,
+    file: Annotated[Path, typer.Argument(help='Lines like {"query": "…", "relevant": {"id": 1}}.', dir_okay=False)],
+) -> None:
+    """Say which documents queries should find, in place of what was said before; `switch` compares models by it."""
+    judged = _judgements(file)
+    _with_spaces(lambda spaces, by: spaces.judgements.put(by, collection, judged))
+    out.print(f"{len(judged)} judged queries")
+
+
+def _judgements(file: Path) -> list[Judgement]:
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        return [TypeAdapter(Judgement).validate_json(line) for line in lines]
+    except ValueError:
+        raise Invalid(f'{file} has a line that is not like {{"query": "…", "relevant": {{"id": 1}}}}') from None
 
 
 @commands.command()

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...gateway import ModelNotFound, PriceUnknown
 from ...kernel.http import Caller, Router, View, service
 from ..models import NAME, CollectionNotFound, IndexKind
-from .models import MigrationRunning, SpaceBusy, SpaceNotFound, SpaceNotReady, SpaceState
-from .service import RECALL, Spaces
+from .models import Judgement, MigrationRunning, SpaceBusy, SpaceNotFound, SpaceNotReady, SpaceState
+from .service import LOSS, RECALL, Spaces
 
 router = Router("/api/collections/{name}/spaces", tag="content")
 Service = Annotated[Spaces, service("spaces")]
@@ -33,6 +33,19 @@ class Gate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     recall: float = Field(RECALL, ge=0, le=1, description="Share of the nearest ten that a search must find.")
+    loss: float = Field(LOSS, ge=0, le=1, description="How much lower nDCG@10 of judged queries may be than before.")
+    force: bool = Field(False, description="Search it though it is not ready. The audit keeps what was wrong.")
+
+
+class JudgementView(View):
+    """Documents that a query should find."""
+
+    query: str = Field(min_length=1, max_length=500)
+    relevant: dict[str, int] = Field(description="Ids of documents with grades from 1 to 10.")
+
+
+class JudgementsView(BaseModel):
+    judgements: list[JudgementView] = Field(max_length=1_000)
 
 
 class Sample(BaseModel):
@@ -119,7 +132,20 @@ async def migrate(name: Name, body: NewModel, by: Caller, spaces: Service) -> Sp
 )
 async def switch(name: Name, id: Id, body: Gate, by: Caller, spaces: Service) -> SpaceView:
     """Search this space from now on, when it is ready."""
-    return SpaceView.of(await spaces.switch(by, name, id, recall=body.recall))
+    return SpaceView.of(await spaces.switch(by, name, id, recall=body.recall, loss=body.loss, force=body.force))
+
+
+@router.put("/judgements", permission="content:write", errors=[CollectionNotFound])
+async def judge(name: Name, body: JudgementsView, by: Caller, spaces: Service) -> JudgementsView:
+    """Say which documents queries should find, in place of what was said before. The switch compares models by it."""
+    await spaces.judgements.put(by, name, [Judgement(one.query, one.relevant) for one in body.judgements])
+    return body
+
+
+@router.get("/judgements", permission="content:read", errors=[CollectionNotFound])
+async def judgements(name: Name, by: Caller, spaces: Service) -> JudgementsView:
+    """Which documents queries should find."""
+    return JudgementsView(judgements=[JudgementView.of(one) for one in await spaces.judgements.stated(by, name)])
 
 
 @router.post("/rollback", permission="content:write", errors=[CollectionNotFound, SpaceNotFound, SpaceBusy])

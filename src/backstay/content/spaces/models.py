@@ -1,5 +1,6 @@
 """What a change of models speaks about. No I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -81,6 +82,14 @@ class SpaceStanding:
     build_phase: str | None = None
     build_share: float | None = None
     build_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Documents that a query should find: ids with grades from 1 to 10, the higher the better."""
+
+    query: str
+    relevant: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

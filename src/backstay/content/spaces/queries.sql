@@ -104,3 +104,18 @@ where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text and spa
 -- Some vectors of the tenant go.
 delete from backstay.vec_template where tenant_id = %(tenant)s::uuid and chunk_id in (
     select chunk_id from backstay.vec_template where tenant_id = %(tenant)s::uuid limit %(limit)s::int);
+
+-- name: drop_judgements
+-- The judgements of a collection go.
+delete from backstay.judgement where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text;
+
+-- name: add_judgements
+-- Judgements of a collection.
+insert into backstay.judgement (tenant_id, collection, query, relevant)
+select %(tenant)s::uuid, %(collection)s::text, query, relevant
+from unnest(%(queries)s::text[], %(relevant)s::jsonb[]) as g (query, relevant);
+
+-- name: judgements
+-- The judgements of a collection.
+select query, relevant from backstay.judgement
+where tenant_id = %(tenant)s::uuid and collection = %(collection)s::text order by query;

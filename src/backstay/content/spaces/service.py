@@ -1,6 +1,8 @@
 """Decides about a collection's spaces: begins a change of models, keeps the gate, switches, goes back, retires."""
 
+from collections.abc import MutableSequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -20,6 +22,7 @@ from ..embedding import Pipeline
 from ..models import CollectionNotFound, Definition, Space, Standing
 from ..search import Searcher
 from . import store
+from .judgements import Judgements
 from .models import (
     MigrationPreview,
     MigrationRunning,
@@ -32,7 +35,7 @@ from .models import (
 )
 
 BACKFILL, CLEAR = "content.backfill", "content.clear"
-RECALL = 0.95
+RECALL, LOSS = 0.95, 0.02
 _AT_ONCE = 5_000
 _log = telemetry.log("content")
 
@@ -60,6 +63,7 @@ class Spaces:
     ) -> None:
         self._db, self._clock, self._gateway, self._audit, self._events = db, clock, gateway, audit, events
         self._pipeline, self._searcher = pipeline, searcher
+        self.judgements = Judgements(db, audit, gateway, searcher)
         self._backfill = jobs.handler(BACKFILL, self._fill, Fill, queue="content")
         self._clear = jobs.handler(CLEAR, self._empty, Fill, queue="content")
 
@@ -118,11 +122,21 @@ class Spaces:
             await self._standing(tx, by.tenant, name)
             return [await self._counted(tx, by.tenant, name, one) for one in await store.spaces(tx, by.tenant, name)]
 
-    async def switch(self, by: Principal, name: str, space: int, *, recall: float = RECALL) -> SpaceStanding:
+    async def switch(
+        self,
+        by: Principal,
+        name: str,
+        space: int,
+        *,
+        recall: float = RECALL,
+        loss: float = LOSS,
+        force: bool = False,
+    ) -> SpaceStanding:
         """Searches `space` from now on, when it is ready; the one before stays on standby.
 
-        It is ready when no chunk that has a vector in the old space lacks one in the new, and a search in it finds
-        `recall` of what looking at every vector finds.
+        It is ready when no chunk that has a vector in the old space lacks one in the new, a search in it finds `recall`
+        of what looking at every vector finds, and, where the collection has judgements, its nDCG@10 is at most `loss`
+        lower than in the old space. `force`: searches it though it is not; the audit keeps what was wrong.
 
         Raises:
             SpaceNotFound (404). SpaceNotReady: the gate is closed, and why (409). SpaceBusy (409).
@@ -136,24 +150,49 @@ class Spaces:
             left_out = await store.unaccounted(tx, by.tenant, name, space)
             if left_out:
                 await self._enqueue_fill(tx, by.tenant, name, space)
-        if left_out:
-            raise SpaceNotReady(f"{left_out} chunks have not been taken up yet; they are now")
-        measured = await self.check_recall(by, name, space=space)
-        if measured.recall < recall:
-            raise SpaceNotReady(
-                f"a search finds {measured.recall:.3f} of the nearest {measured.k}, not {recall:g}: wait for the "
-                "index, or demand less"
-            )
+        reasons = [f"{left_out} chunks have not been taken up yet; they are now"] if left_out else []
+        if reasons and not force:
+            raise SpaceNotReady(reasons[0])
+        metadata = await self._measured(by, name, found, recall, loss, reasons)
+        if reasons and not force:
+            raise SpaceNotReady("; ".join(reasons))
         async with self._db.tenant_tx(by.tenant) as tx:
             standing = await self._locked(tx, by.tenant, name)
             if await store.hold_state(tx, by.tenant, name, space) is not SpaceState.BUILDING:
                 raise SpaceNotReady(f"space {space} is not building any more")
             behind = await self._behind(tx, by.tenant, name, space, standing.space)
             if behind:
-                raise SpaceNotReady(f"{behind} chunks that can be found by vector now have none of {found.model} yet")
+                reasons.append(f"{behind} chunks that can be found by vector now have none of {found.model} yet")
+            if behind and not force:
+                raise SpaceNotReady(reasons[-1])
             await self._activate(tx, by.tenant, name, standing.space, space)
-            await self._told(tx, by, "switch", name, space, {"recall": measured.recall})
+            await self._told(tx, by, "switch", name, space, metadata | ({"forced": reasons} if reasons else {}))
         return await self._space(by, name, space)
+
+    async def _measured(
+        self, by: Principal, name: str, found: SpaceStanding, recall: float, loss: float, reasons: MutableSequence[str]
+    ) -> dict[str, Any]:
+        """Recall, and nDCG@10 in the new space and the old; adds to `reasons` what is too low."""
+        measured = await self.check_recall(by, name, space=found.id)
+        if measured.recall < recall:
+            reasons.append(
+                f"a search finds {measured.recall:.3f} of the nearest {measured.k}, not {recall:g}: wait for the "
+                "index, or demand less"
+            )
+        metadata: dict[str, Any] = {"recall": measured.recall}
+        judged = await self.judgements.stated(by, name)
+        async with self._db.tenant_tx(by.tenant) as tx:
+            old = (await self._standing(tx, by.tenant, name)).space
+        if judged and old is not None and old.dimensions is not None:
+            new = Space(found.id, found.model, found.dimensions, found.indexed_at, found.index, found.lists)
+            after, before = [await self.judgements.ndcg(by, space, judged) for space in (new, old)]
+            metadata |= {"ndcg": after, "ndcg_before": before}
+            if after < before - loss - 1e-9:
+                reasons.append(
+                    f"by {len(judged)} judged queries nDCG@10 is {after:.3f} and was {before:.3f}, more than {loss:g} "
+                    "lower: keep the old model, or allow for more"
+                )
+        return metadata
 
     async def rollback(self, by: Principal, name: str) -> SpaceStanding:
         """Searches the space again that was searched before. It has been kept up to date, so nothing is waited for.
@@ -290,9 +329,7 @@ class Spaces:
         key = f"fill:{name}:{space}"[:500]
         await self._backfill.enqueue(Fill(collection=name, space=space), tenant=tenant, key=key, tx=tx)
 
-    async def _told(
-        self, tx: Tx, by: Principal, what: str, name: str, space: int, metadata: dict[str, str | float]
-    ) -> None:
+    async def _told(self, tx: Tx, by: Principal, what: str, name: str, space: int, metadata: dict[str, Any]) -> None:
         await self._audit.record(tx, by, f"content.space.{what}", f"content:{name}/space/{space}", metadata=metadata)
         payload = {"collection": name, "space": space, "what": what}
         await self._events.emit(tx, "content.space_changed", payload, tenant=by.tenant)

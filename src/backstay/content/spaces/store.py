@@ -1,16 +1,17 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from psycopg.errors import LockNotAvailable
 
 from ...kernel import sql
 from ...kernel.db import Tx
 from ..vectors_store import on_space
-from .models import SpaceStanding, SpaceState
+from .models import Judgement, SpaceStanding, SpaceState
 
 _queries = sql.load(__package__)
 _PATIENCE = "5s"
@@ -91,6 +92,21 @@ async def forget_waiting(tx: Tx, tenant: UUID, space: int) -> None:
 async def hold_state(tx: Tx, tenant: UUID, collection: str, space: int) -> SpaceState | None:
     state = await _queries.hold_state.value(tx, tenant=tenant, collection=collection, space=space)
     return SpaceState(state) if state else None
+
+
+async def put_judgements(tx: Tx, tenant: UUID, collection: str, judgements: Sequence[Judgement]) -> None:
+    await _queries.drop_judgements.run(tx, tenant=tenant, collection=collection)
+    await _queries.add_judgements.run(
+        tx,
+        tenant=tenant,
+        collection=collection,
+        queries=[judgement.query for judgement in judgements],
+        relevant=[orjson.dumps(dict(judgement.relevant)).decode() for judgement in judgements],
+    )
+
+
+async def judgements(tx: Tx, tenant: UUID, collection: str) -> list[Judgement]:
+    return await _queries.judgements.all(tx, Judgement, tenant=tenant, collection=collection)
 
 
 async def clear(tx: Tx, tenant: UUID, space: int, limit: int) -> int:
