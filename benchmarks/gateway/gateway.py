@@ -41,6 +41,7 @@ from upstream_clients import Canned
 CHUNKS = 100
 PATH = "/v1/chat/completions"
 JSON = "application/json"
+SERVED: Any = {"port": 0, "lifespan": "off", "log_level": "warning", "access_log": False, "server_header": False}
 MESSAGES = '"messages":[{"role":"user","content":"%s"}]' % ("x" * 400)
 
 
@@ -79,6 +80,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
     from backstay.gateway.front import GatewayFront
     from backstay.kernel import garbage
     from backstay.kernel.clock import SystemClock
+    from backstay.kernel.corked import CorkedProtocol
     from backstay.kernel.crypto import Vault
     from backstay.kernel.db import Database
     from backstay.kernel.settings import Settings
@@ -100,9 +102,7 @@ def serve(ports: Any, settings: dict[str, Any]) -> None:
                 targets = ["openai:gpt-4o-mini", "openai:gpt-4.1-mini"]
                 await gateway.catalog.routes.put(owner, Route(name="bench", targets=targets))
             await gateway.start()
-            config = uvicorn.Config(
-                GatewayFront(gateway, auth.authenticate), port=0, lifespan="off", log_level="warning", ws="none"
-            )
+            config = uvicorn.Config(GatewayFront(gateway, auth.authenticate), **SERVED, http=CorkedProtocol)
             bound = config.bind_socket()
             bound.listen(1024)  # whoever hears of the port may connect
             garbage.settle()  # as `backstay serve` does
@@ -133,7 +133,7 @@ def relay(ports: Any, provider: str) -> None:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})
 
-            config = uvicorn.Config(app, port=0, lifespan="off", log_level="warning", ws="none")
+            config = uvicorn.Config(app, **SERVED)
             bound = config.bind_socket()
             bound.listen(1024)
             ports.put(bound.getsockname()[1])

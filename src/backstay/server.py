@@ -21,6 +21,7 @@ from . import __version__
 from .app import App
 from .auth import IssuedKey
 from .kernel import garbage, telemetry
+from .kernel.corked import CorkedProtocol
 from .kernel.errors import ConfigurationError
 from .kernel.principal import Principal
 from .kernel.settings import Settings
@@ -196,7 +197,7 @@ async def _http(app: App, settings: Settings, listener: socket.socket, stop: asy
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=CorkedProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -11,7 +11,7 @@ import orjson
 
 from ..kernel import json
 from ..kernel.clock import Clock
-from ..kernel.crypto import Vault
+from ..kernel.crypto import Cipher, Vault
 from ..kernel.db import Database, Tx
 from ..kernel.principal import Principal
 from . import store
@@ -66,15 +66,15 @@ class Audit:
         """Writes many entries, of one or several tenants, in one statement."""
         if not entries:
             return
-        sealed = [entry for entry in entries if entry.payload is not None]
-        keys = await self._keyring.of(tx, {_owner(entry) for entry in sealed}, self._clock.now()) if sealed else {}
-        payloads: dict[UUID, NewPayload] = {}
-        for entry in sealed:
-            salt, body = os.urandom(_SALT_BYTES), json.dumps(dict(entry.payload or {}), default=str)
-            key = keys[_owner(entry)]
-            ciphertext = key.cipher.seal(body, _context(entry.tenant, entry.id))
-            payloads[entry.id] = NewPayload(key.id, hashlib.sha256(salt + body).digest(), salt, ciphertext)
-        await store.add_entries(tx, entries, payloads)
+        owners = [None if entry.payload is None else _owner(entry) for entry in entries]
+        wanted = {owner for owner in owners if owner is not None}
+        keys = await self._keyring.of(tx, wanted, self._clock.now()) if wanted else {}
+        ready = {owner: (key.id, key.cipher) for owner, key in keys.items()}
+        sealed = [
+            None if owner is None else _sealed(entry, *ready[owner])
+            for entry, owner in zip(entries, owners, strict=True)
+        ]
+        await store.add_entries(tx, entries, sealed)
 
     async def entries(
         self,
@@ -117,6 +117,12 @@ class Audit:
         """Model calls that started and of which no end is recorded: in flight, or lost in a crash."""
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.unmatched_calls(tx, by.tenant, limit)
+
+
+def _sealed(entry: NewEntry, key: UUID, cipher: Cipher) -> NewPayload:
+    salt, body = os.urandom(_SALT_BYTES), json.dumps(dict(entry.payload or {}), default=str)
+    ciphertext = cipher.seal(body, _context(entry.tenant, entry.id))
+    return NewPayload(key, hashlib.sha256(salt + body).digest(), salt, ciphertext)
 
 
 def _owner(entry: NewEntry) -> tuple[UUID, str]:

@@ -1,7 +1,7 @@
 """Rows in, models out: one function per query, no decisions."""
 
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from binascii import b2a_base64
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,9 +13,9 @@ from .models import Entry, NewEntry, NewPayload, SealedPayload, SubjectKey
 _queries = sql.load(__package__)
 
 
-async def add_entries(tx: Tx, entries: Sequence[NewEntry], sealed: Mapping[UUID, NewPayload]) -> None:
-    """`sealed`: the payloads of those entries that have one, by entry."""
-    rows = json.dumps([_row(entry, sealed.get(entry.id)) for entry in entries], default=str)
+async def add_entries(tx: Tx, entries: Sequence[NewEntry], sealed: Sequence[NewPayload | None]) -> None:
+    """`sealed`: the payload of each entry, if it has one."""
+    rows = json.dumps(list(map(_row, entries, sealed)), default=str)
     await _queries.add_entries.run(tx, entries=json.Encoded(rows))
 
 
@@ -34,11 +34,15 @@ def _row(entry: NewEntry, payload: NewPayload | None) -> dict[str, Any]:
         "metadata": dict(entry.metadata),
     }
     if payload is not None:
-        row["payload_hash"] = b64encode(payload.hash).decode()
+        row["payload_hash"] = _text(payload.hash)
         row["key_id"] = payload.key
-        row["salt"] = b64encode(payload.salt).decode()
-        row["ciphertext"] = b64encode(payload.ciphertext).decode()
+        row["salt"] = _text(payload.salt)
+        row["ciphertext"] = _text(payload.ciphertext)
     return row
+
+
+def _text(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode()
 
 
 async def add_keys(tx: Tx, keys: Sequence[SubjectKey], now: datetime) -> None:

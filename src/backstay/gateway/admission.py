@@ -5,7 +5,7 @@ each other.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,12 +24,13 @@ from .errors import BudgetExceeded, GatewayError
 from .expectation import Expectation
 from .models import Admitted, OutputKind, Reservation, Settlement
 from .terms import Unit
-from .windows import Needs, Taken, Window, WindowKey, limit_headers, no_bound, no_more, refusal, refusing
+from .windows import Needs, Room, Taken, Window, WindowKey, limit_headers, no_bound, no_more, refusal, refusing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _log = telemetry.log("gateway")
 _RETRY_FIRST, _RETRY_MOST = 0.05, 2.0
+_PATIENCE = 10.0  # seconds that a caller waits for its settlement
 _TRIES = 3
 
 
@@ -58,15 +59,18 @@ class Admission:
         self._expectation = Expectation(db, clock)
         self._admissions: Batcher[Reservation, Admitted] = Batcher("admit", self._admit_all)
         self._extensions: Batcher[_Extension, None] = Batcher("extend", self._extend_all)
-        self._settlements: Batcher[Settlement, None] = Batcher("settle", self._settle_patiently)
+        self._settlements: Batcher[Settlement, None] = Batcher("settle", self._settle_patiently, patience=_PATIENCE)
         self._stopping = asyncio.Event()
 
-    def admit(self, call: Reservation) -> "asyncio.Future[Admitted]":
+    def admit(
+        self, call: Reservation, then: Callable[[Admitted | Exception], None] | None = None
+    ) -> "asyncio.Future[Admitted]":
         """Records the intent and takes the holds. A call that is refused has consumed nothing, of no budget or limit.
+        `then` is told what came of it, also when the future was cancelled.
 
         Fails with BudgetExceeded or RateLimited, or with Unavailable if it cannot be written.
         """
-        return self._admissions.submit(call)
+        return self._admissions.submit(call, then)
 
     async def expected_output(self, kind: OutputKind) -> int | None:
         """Within how many output tokens an answer is likely to stay; None when there were none yet.
@@ -85,9 +89,14 @@ class Admission:
         if call.windows and (usd or tokens):
             await self._extensions.submit(_Extension(call, usd, tokens))
 
-    def settle(self, end: Settlement) -> "asyncio.Future[None]":
-        """Writes how a call ended. While the database is away it goes on trying until the gateway stops."""
-        return self._settlements.submit(end)
+    def settle(self, end: Settlement, then: Callable[[Exception | None], None] | None = None) -> "asyncio.Future[None]":
+        """Writes how a call ended. While the database is away it goes on trying until the gateway stops; who waits for
+        it gets a TimeoutError after ten seconds. `then` is told when it is written, or that it could not be."""
+        return self._settlements.submit(end, then)
+
+    def settle_later(self, end: Settlement, then: Callable[[Exception | None], None]) -> None:
+        """As `settle`, where nobody waits."""
+        self._settlements.post(end, then)
 
     async def beat(self) -> None:
         """Tells the other processes that this one lives."""
@@ -110,26 +119,37 @@ class Admission:
 
     async def _admit_in_one(self, calls: list[Reservation]) -> list[Admitted | Exception]:
         now = self._clock.now()
-        subjects = {subject for call in calls for subject in call.scopes()}
+        bound_by = [call.bound_by for call in calls]
+        scopes: dict[Hashable, list[store.Subject]] = {}
+        for call, alike in zip(calls, bound_by, strict=True):
+            if alike not in scopes:
+                scopes[alike] = call.scopes()
         try:
-            return await self._admit_within(calls, subjects, now)
+            return await self._admit_within(calls, bound_by, scopes, now)
         except store.WindowMissing:
             async with self._db.system_tx() as tx:
-                await store.begin_windows(tx, subjects, now)
-            return await self._admit_within(calls, subjects, now)
+                await store.begin_windows(tx, _subjects(scopes), now)
+            return await self._admit_within(calls, bound_by, scopes, now)
 
     async def _admit_within(
-        self, calls: list[Reservation], subjects: set[store.Subject], now: datetime
+        self,
+        calls: list[Reservation],
+        bound_by: list[Hashable],
+        scopes: Mapping[Hashable, list[store.Subject]],
+        now: datetime,
     ) -> list[Admitted | Exception]:
-        results: list[Admitted | Exception] = []
         beating = self._last_beat is None or now - self._last_beat > self._lease / 3
-        async with self._db.system_tx(pipelined=True) as tx:
-            bounds = _by_subject(await store.windows(tx, subjects, now))
+        async with self._db.system_tx(indexed=True, pipelined=True) as tx:
+            found = _by_subject(await store.windows(tx, _subjects(scopes), now))
+            rooms = {
+                alike: Room.of([window for subject in subjects for window in found.get(subject, ())])
+                for alike, subjects in scopes.items()
+            }
             batch = _Batch([], [], [], [])
-            for call in calls:
-                closed = next((run for run in call.tags.purses if not bounds.get(_purse(call, run))), None)
-                windows = [window for subject in call.scopes() for window in bounds.get(subject, ())]
-                results.append(batch.decide(call, windows, now) if closed is None else batch.shut(call, closed))
+            results: list[Admitted | Exception] = []
+            for call, alike in zip(calls, bound_by, strict=True):
+                closed = next((run for run in call.tags.purses if not found.get(_purse(call, run))), None)
+                results.append(batch.decide(call, rooms[alike], now) if closed is None else batch.shut(call, closed))
             await self._audit.record_many(tx, batch.entries)
             if batch.admitted:
                 await store.admit(tx, self._process, batch.admitted, batch.holds, batch.requests)
@@ -167,7 +187,7 @@ class Admission:
         wait = _RETRY_FIRST
         while True:
             try:
-                async with self._db.system_tx(pipelined=True) as tx:
+                async with self._db.system_tx(indexed=True, pipelined=True) as tx:
                     await self._settle(tx, ends)
                 return [None for _ in ends]
             except store.BadValue:
@@ -206,8 +226,9 @@ class _Batch:
         self.entries.append(entries.closed(call, run))
         return BudgetExceeded(f"the budget of the run {run} is closed: it has ended, and with it what it may spend")
 
-    def decide(self, call: Reservation, windows: Sequence[Window], now: datetime) -> Admitted | GatewayError:
-        """Takes what `call` needs from all of `windows`, or nothing when one of them refuses."""
+    def decide(self, call: Reservation, room: Room, now: datetime) -> Admitted | GatewayError:
+        """Takes what `call` needs from all windows of `room`, or nothing when one of them refuses."""
+        windows = room.windows
         needs: Needs = {Unit.USD: call.reserve, Unit.TOKENS: call.tokens, Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
         hard = next((one for one in windows if one.unit == Unit.USD and one.hard), None) if call.unbounded else None
         if hard is not None and call.unbounded:
@@ -219,14 +240,11 @@ class _Batch:
             return refusal(full, needs, now, limit_headers(windows, now))
         for window in windows:
             window.take(needs)
-        held = [window for window in windows if window.holds]
         self.admitted.append(call)
         self.entries.append(entries.started(call))
-        self.holds += [Taken(call, window, needs[window.unit]) for window in held]
-        self.requests += [window for window in windows if not window.holds]
-        return Admitted(
-            call, tuple((window.budget_id, window.starts_at) for window in held), limit_headers(windows, now)
-        )
+        self.holds += [Taken(call, window, needs[window.unit]) for window in room.held]
+        self.requests += room.counted
+        return Admitted(call, room.keys, limit_headers(windows, now))
 
 
 async def _written(
@@ -257,8 +275,13 @@ def _purse(call: Reservation, run: UUID) -> tuple[UUID, str, str]:
     return call.tags.tenant, "run", str(run)
 
 
+def _subjects(scopes: Mapping[Hashable, list[store.Subject]]) -> set[store.Subject]:
+    return {subject for subjects in scopes.values() for subject in subjects}
+
+
 def _keys(calls: Iterable[Admitted]) -> set[WindowKey]:
-    return {(call.reservation.tags.tenant, budget, start) for call in calls for budget, start in call.windows}
+    shared = {id(call.windows): call for call in calls}  # by identity: telling windows apart by value takes long
+    return {(call.reservation.tags.tenant, budget, start) for call in shared.values() for budget, start in call.windows}
 
 
 def _more(extension: _Extension, windows: dict[WindowKey, Window]) -> list[Taken] | GatewayError:

@@ -63,15 +63,36 @@ class Call:
         """USD that the dearest target of the route would have cost more."""
         if self.winner is None or self.order.plan.route is None:
             return ZERO
-        usage = self.winner.usage
-        return max(target.cost(usage) for target in self.order.plan.targets) - self.winner.cost
+        usage, cost, asked = self.winner.usage, self.winner.cost, self.winner.target
+        others = [target.cost(usage) for target in self.order.plan.targets if target is not asked]
+        return max(ZERO, max(others, default=cost) - cost)
 
-    def end(self, outcome: str, payload: Mapping[str, Any], clock: Clock) -> Settlement:
+    def end(
+        self,
+        outcome: str,
+        payload: Mapping[str, Any],
+        clock: Clock,
+        *,
+        cached: str | None = None,
+        saved_by_cache: Decimal = ZERO,
+    ) -> Settlement:
+        """How it ended. `cached`: it was answered with what had been kept, and what that saved."""
         for attempt in self.tries:
             attempt.end(outcome)
         rows = tuple(self._row(one) for one in self._in_order())
-        over = max(ZERO, sum((row.cost for row in rows), ZERO) - self.reserved)
-        return Settlement(self.admitted, outcome, rows, payload, clock.now(), overspent=over)
+        well = outcome == "ok" and cached is None
+        return Settlement(
+            self.admitted,
+            outcome,
+            rows,
+            payload,
+            clock.now(),
+            cached=cached,
+            saved_by_cache=saved_by_cache,
+            saved_by_route=self.saved_by_route() if well else ZERO,
+            rescued=well and self.rescued,
+            overspent=max(ZERO, sum((row.cost for row in rows), ZERO) - self.reserved),
+        )
 
     def _in_order(self) -> list[Try]:
         """The winner last: what the call shows of provider and model is the last attempt's."""

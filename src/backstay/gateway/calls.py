@@ -23,7 +23,7 @@ from .answers import OFF, Answers, Flight, Hit
 from .attempts import Attempts, Health
 from .call import Call, Try
 from .errors import BudgetExceeded, GatewayError, ProviderFailed, RateLimited
-from .exchange import Exchange, read
+from .exchange import Exchange
 from .failures import raise_for_status, understood
 from .guards import guarded_answer
 from .models import ZERO, Admitted, Mode, OutputKind, Reservation, Settlement, Usage
@@ -42,7 +42,6 @@ _overspent = telemetry.counter(
     "backstay_gateway_overspent_usd_total", "USD that calls cost beyond what they held.", ["provider", "model"]
 )
 _malformed = telemetry.counter("backstay_gateway_malformed_events_total", "Events of providers skipped.", ["provider"])
-_SETTLE_LIMIT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class Calls:
             await self._fail(call, failure, passage)
 
     def _flight(self, order: Order) -> Flight:
-        if self._answers is None or order.kind == "count":
+        if self._answers is None or order.kind == "count" or not order.cache.on:
             return Flight(None, None, OFF, 0.0)
         return self._answers.flight(order.tags.tenant, order.question, order.cache, order.embedder)
 
@@ -157,13 +156,18 @@ class Calls:
         order, body = call.order, parsed(hit)
         usage = usage_of(order, body)
         order.told.append((b"backstay-cache", hit.told().encode()))
-        end = call.end("ok", {"answer": body, "cached": hit.told()}, self._clock)
-        kind = "semantic" if hit.found == "semantic" else "exact"
-        await self._settle(call, replace(end, cached=kind, saved_by_cache=saved(order, hit, usage)))
+        end = call.end(
+            "ok",
+            {"answer": body, "cached": hit.told()},
+            self._clock,
+            cached="semantic" if hit.found == "semantic" else "exact",
+            saved_by_cache=saved(order, hit, usage),
+        )
+        await self._settle(call, end)
         return Reply(order.id, hit.body, body, usage, ZERO)
 
     async def _settled_well(self, call: Call, payload: Mapping[str, Any]) -> Settlement:
-        end = replace(call.end("ok", payload, self._clock), saved_by_route=call.saved_by_route(), rescued=call.rescued)
+        end = call.end("ok", payload, self._clock)
         await self._settle(call, end)
         return end
 
@@ -191,34 +195,47 @@ class Calls:
         first, *others = order.plan.targets
         written = await self._reserved(order)
         reserve = order.reserve if written == order.most_written else order.bound(written)
-        future = self._admission.admit(
-            Reservation(
-                id=order.id,
-                tags=order.tags,
-                provider=first.provider.name,
-                model=first.model,
-                kind=order.kind,
-                streamed=order.request.stream,
-                reserve=reserve,
-                payload=order.body,
-                at=self._clock.now(),
-                tokens=0 if order.kind == "count" else order.request.input_bound + written,
-                mode=order.mode,
-                models=tuple(target.name for target in others),
-                route=order.plan.route,
-                why=order.plan.why if order.plan.route else {},
-                unbounded=order.unbounded,
-            )
+        reservation = Reservation(
+            id=order.id,
+            tags=order.tags,
+            provider=first.provider.name,
+            model=first.model,
+            kind=order.kind,
+            streamed=order.request.stream,
+            reserve=reserve,
+            payload=order.body,
+            at=self._clock.now(),
+            tokens=0 if order.kind == "count" else order.request.input_bound + written,
+            mode=order.mode,
+            models=tuple([target.name for target in others]),
+            route=order.plan.route,
+            why=order.plan.why if order.plan.route else {},
+            unbounded=order.unbounded,
         )
+
+        def written_for_nobody(result: Admitted | Exception) -> None:
+            if future.cancelled() and isinstance(result, Admitted):
+                self._disown(order, result)
+
+        future = self._admission.admit(reservation, written_for_nobody)
         try:
-            admitted = await asyncio.shield(future)
+            admitted = await future
         except asyncio.CancelledError:
-            # The caller left while its call was being written: nobody will use it.
-            future.add_done_callback(lambda done: self._disown(order, done))
+            if not future.cancelled() and future.exception() is None:  # admitted in the moment in which it left
+                self._disown(order, future.result())
             raise
+        self._opened()
+        return admitted
+
+    def _disown(self, order: Order, admitted: Admitted) -> None:
+        """The caller left while its call was being written: nobody will use it."""
+        self._opened()
+        call = Call(order, admitted)
+        self._submit(call, call.end("cancelled", {}, self._clock))
+
+    def _opened(self) -> None:
         self.open += 1
         self.busy.set()
-        return admitted
 
     async def _reserved(self, order: Order) -> int:
         """Output tokens to reserve: the most that the call may write, or as many as such calls have written lately."""
@@ -228,12 +245,6 @@ class Calls:
         kind = OutputKind(order.tags.tenant, order.tags.feature, first.provider.name, first.model)
         expected = await self._admission.expected_output(kind)
         return order.most_written if expected is None else min(expected, order.most_written)
-
-    def _disown(self, order: Order, future: "asyncio.Future[Admitted]") -> None:
-        if not future.cancelled() and future.exception() is None:
-            self.open += 1
-            call = Call(order, future.result())
-            self._submit(call, call.end("cancelled", {}, self._clock))
 
     def _leave(self, call: Call, error: BaseException, passage: Passage | None = None) -> None:
         """The caller left, or we broke: what was used is billed, without anybody waiting for it."""
@@ -259,23 +270,31 @@ class Calls:
         raise error
 
     async def _settle(self, call: Call, end: Settlement) -> None:
-        future = self._submit(call, end)
+        """Returns when the settlement is committed, where that is wanted."""
         if not self._strict:
+            self._submit(call, end)
             return
+        self._close(call, end)
         try:
-            async with asyncio.timeout(_SETTLE_LIMIT):
-                await asyncio.shield(future)
+            future = self._admission.settle(end, self._settled)
+        except Stopped as error:
+            self._settled(error)
+            raise
+        try:
+            await future
         except TimeoutError:
             raise Unavailable("the call was made but could not be recorded yet, so its end is withheld") from None
 
-    def _submit(self, call: Call, end: Settlement) -> "asyncio.Future[None]":
+    def _submit(self, call: Call, end: Settlement) -> None:
+        """Settles a call for which nobody waits any more."""
+        self._close(call, end)
         try:
-            future = self._admission.settle(end)
+            self._admission.settle_later(end, self._settled)
         except Stopped as error:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
+            self._settled(error)
+
+    def _close(self, call: Call, end: Settlement) -> None:
         call.settled = True
-        future.add_done_callback(self._settled)
         target = (call.winner or call.tries[-1]).target if call.tries else call.order.plan.targets[0]
         meters = _meters(target.provider.name, target.price.label, end.outcome)
         meters.requests.inc()
@@ -286,13 +305,12 @@ class Calls:
         if end.overspent:
             _overspent.labels(target.provider.name, target.price.label).inc(float(end.overspent))
             _log.warning("a call cost more than it held", call=str(call.order.id), usd=str(end.overspent))
-        return future
 
-    def _settled(self, future: "asyncio.Future[None]") -> None:
+    def _settled(self, error: Exception | None) -> None:
         self.open -= 1
         if not self.open:
             self.busy.clear()
-        if not future.cancelled() and (error := future.exception()) is not None:
+        if error is not None:
             _log.error("a call could not be settled; its hold is left to the sweeper", error=repr(error))
 
 
@@ -314,7 +332,7 @@ async def _whole(order: Order, one: Try, prefill: bool) -> tuple[bytes, dict[str
     outgoing = order.outgoing(one.target, prefill=prefill)
     provider = one.target.provider
     async with provider.post(outgoing) as exchange:
-        raw = await read(exchange)
+        raw = await exchange.read()
     if order.kind == "embed":
         return _vectors(order, one, outgoing.wire, exchange, raw)
     native, surface = WIRES[outgoing.wire], WIRES[order.surface]

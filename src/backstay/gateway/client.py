@@ -7,11 +7,11 @@ a heartbeat now and then, so that nothing between here and the client takes the 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from secrets import token_hex
 from typing import Protocol
 from urllib.parse import parse_qs
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +22,7 @@ Headers = list[tuple[bytes, bytes]]
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 _JSON = b"application/json"
 _SSE = b"text/event-stream; charset=utf-8"
+_UNWATCHED = 0.1  # seconds
 _UNBUFFERED: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -40,7 +41,8 @@ class ClientGone(Exception):
 
 
 class Client:
-    """`left`: it went away while being watched. `started`: its status has been sent."""
+    """`left`: it went away while being watched. `started`: its status has been sent. `last_sent`: when something was
+    sent, on the monotonic clock."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -49,13 +51,13 @@ class Client:
         self.method: str = scope["method"]
         given = self.headers.get("x-request-id", "")
         self.request_id: str = scope.get("backstay.request_id") or (
-            given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+            given if _REQUEST_ID.fullmatch(given) else token_hex(16)
         )
         self.call: UUID | None = None
         self.extra: Headers = []
         self._framing: Framing | None = None
         self.started = self.left = False
-        self._last_sent = 0.0
+        self.last_sent = 0.0
 
     @property
     def query(self) -> dict[str, str]:
@@ -89,37 +91,9 @@ class Client:
             if not message.get("more_body"):
                 return b"".join(parts)
 
-    @asynccontextmanager
-    async def watched(self, heartbeat: float | None = None, ping: bytes = b"") -> AsyncIterator[None]:
+    def watched(self, heartbeat: float | None = None, ping: bytes = b"") -> "Watch":
         """Cancels the block when the client leaves; sends `ping` when nothing else was sent for `heartbeat` seconds."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 -- we run in one
-
-        async def gone() -> None:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-
-        async def watch() -> None:
-            while True:
-                try:
-                    if heartbeat is None:
-                        await gone()
-                    else:
-                        async with asyncio.timeout(heartbeat):
-                            await gone()
-                    self.left = True
-                    task.cancel()
-                    return
-                except TimeoutError:
-                    if heartbeat and time.monotonic() - self._last_sent >= heartbeat:
-                        await self.stream(ping)
-
-        watcher = asyncio.create_task(watch())
-        self._last_sent = time.monotonic()
-        try:
-            yield
-        finally:
-            watcher.cancel()
+        return Watch(self, heartbeat, ping)
 
     async def answer(
         self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = (), kind: bytes = _JSON
@@ -128,6 +102,11 @@ class Client:
         length = (b"content-length", str(len(body)).encode())
         await self._start(status, [(b"content-type", kind), length, *headers])
         await self._send({"type": "http.response.body", "body": body})
+
+    async def gone(self) -> None:
+        """Returns when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     def reframe(self, framing: Framing) -> None:
         """Has events leave in another shape than that of server-sent events."""
@@ -140,7 +119,7 @@ class Client:
             await self._start(200, [(b"content-type", kind), *_UNBUFFERED])
         if self._framing is not None:
             data = (self._framing.add(data) if data else b"") + (self._framing.end() if last else b"")
-        self._last_sent = time.monotonic()
+        self.last_sent = time.monotonic()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": not last})
         except OSError:
@@ -157,3 +136,41 @@ class Client:
         if self.call is not None:
             headers.append((b"backstay-call", str(self.call).encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+class Watch:
+    """Waits for a client to leave, in a task of its own, from a moment after the beginning: many an answer is there by
+    then, and needs no task. A client that left meanwhile is noticed when the watch begins."""
+
+    __slots__ = ("_client", "_heartbeat", "_ping", "_task", "_timer", "_watched")
+
+    def __init__(self, client: Client, heartbeat: float | None, ping: bytes) -> None:
+        self._client, self._heartbeat, self._ping = client, heartbeat, ping
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._watched = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED, self._begin)
+        self._client.last_sent = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        client, heartbeat = self._client, self._heartbeat
+        while True:
+            try:
+                async with asyncio.timeout(heartbeat):
+                    await client.gone()
+                client.left = True
+                if self._watched is not None:
+                    self._watched.cancel()
+                return
+            except TimeoutError:
+                if heartbeat and time.monotonic() - client.last_sent >= heartbeat:
+                    await client.stream(self._ping)

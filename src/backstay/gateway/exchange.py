@@ -1,6 +1,6 @@
 """What a provider gives back, whoever carries it: the interface between the pipeline and the way out."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from typing import Protocol
 
 from .errors import ProviderFailed
@@ -27,18 +27,25 @@ class Exchange(Protocol):
         """
         ...
 
+    async def read(self) -> bytes:
+        """The whole body.
 
-async def read(exchange: Exchange) -> bytes:
-    """The whole body.
+        Raises:
+            StreamCut: the connection broke before the body's end.
+            ProviderFailed: it is larger than MAX_ANSWER_BYTES.
+        """
+        ...
 
-    Raises:
-        StreamCut: the connection broke before the body's end.
-        ProviderFailed: it is larger than MAX_ANSWER_BYTES.
-    """
-    parts, size = [], 0
-    async for part in exchange.chunks():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise ProviderFailed(f"the provider's answer is larger than {MAX_ANSWER_BYTES} bytes")
-    return b"".join(parts)
+
+async def joined(parts: AsyncIterable[bytes]) -> bytes:
+    """Raises ProviderFailed: it is larger than MAX_ANSWER_BYTES."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > MAX_ANSWER_BYTES:
+            raise too_large()
+    return bytes(body)
+
+
+def too_large() -> ProviderFailed:
+    return ProviderFailed(f"the provider's answer is larger than {MAX_ANSWER_BYTES} bytes")

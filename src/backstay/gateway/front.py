@@ -108,7 +108,7 @@ class GatewayFront:
         return await self._authenticate(key)
 
     async def _whole(self, client: Client, order: Order) -> None:
-        async with client.watched():
+        with client.watched():
             reply = await self._gateway.answer(order)
         await client.answer(200, reply.raw, [(b"backstay-cost", f"{reply.cost:f}".encode())])
 
@@ -117,9 +117,10 @@ class GatewayFront:
         if order.surface == GEMINI.name and client.query.get("alt") != "sse":
             client.reframe(ArrayFraming())
         try:
-            async with client.watched(self._heartbeat, wire.ping()), aclosing(self._gateway.chunks(order)) as groups:
-                async for group in groups:
-                    await client.stream(b"".join([chunk.frame for chunk in group]))
+            with client.watched(self._heartbeat, wire.ping()):
+                async with aclosing(self._gateway.chunks(order)) as groups:
+                    async for group in groups:
+                        await client.stream(b"".join([chunk.frame for chunk in group]))
         except BackstayError as error:
             if not client.started:
                 raise

@@ -1,6 +1,6 @@
 """What the gateway speaks about: calls, usage, spend."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -83,6 +83,22 @@ class Reservation:
     why: Mapping[str, Any] = field(default_factory=dict)
     unbounded: str | None = None
 
+    @property
+    def bound_by(self) -> Hashable:
+        """Equal for calls that have the same `scopes`."""
+        tags = self.tags
+        return (
+            tags.tenant,
+            tags.feature,
+            tags.key,
+            tags.user,
+            tags.purses,
+            self.provider,
+            self.model,
+            self.models,
+            self.route,
+        )
+
     def scopes(self) -> list[tuple[UUID, str, str]]:
         """Every (tenant, scope, subject) whose budgets and limits bound this call."""
         tags = self.tags
@@ -113,7 +129,8 @@ class OutputKind(NamedTuple):
 class Admitted:
     """A call with its intent recorded and its holds taken: the provider may be asked.
 
-    `windows` are those it holds from, as (budget or limit, start). `headers` tell what the tightest limits in its scope
+    `windows` are those it holds from, as (budget or limit, start); calls that were admitted together and are bound
+    alike share them. `headers` tell what the tightest limits in its scope
     have left, for its answer; none when no limit of requests or tokens bounds it.
     """
 
@@ -140,7 +157,7 @@ class Settlement:
 
     `cached`: exact or semantic, where a kept answer was given. What was saved is in USD: what the kept answer had cost,
     and what the dearest target of the route would have cost more. `rescued`: a fallback answered. `overspent`: USD
-    beyond what the call held.
+    beyond what the call held. `cost`: USD of all attempts.
     """
 
     admitted: Admitted
@@ -153,10 +170,10 @@ class Settlement:
     saved_by_route: Decimal = ZERO
     rescued: bool = False
     overspent: Decimal = ZERO
+    cost: Decimal = field(init=False)
 
-    @property
-    def cost(self) -> Decimal:
-        return sum((attempt.cost for attempt in self.attempts), ZERO)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cost", sum((attempt.cost for attempt in self.attempts), ZERO))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,12 +87,14 @@ for update of w;
 -- What was used goes to the windows from which each call holds, to those of a model only what that model used; the holds
 -- that are still there go back. Returns the
 -- budgets whose spend has reached a threshold of which nobody was told; the windows are locked by this transaction, so
--- what is read of them here is their newest state.
+-- what is read of them here is their newest state. `count` is how many calls end: said as a limit, it has the planner
+-- look up few calls by their keys, where it would else read a whole table that was small when it planned.
 with ended as (
     select * from json_to_recordset(%(calls)s::json) as given (
         tenant_id uuid, id uuid, outcome text, at timestamptz, provider text, model text, input_tokens bigint,
         output_tokens bigint, cost numeric, cached text, saved_by_cache numeric, saved_by_route numeric,
-        rescued boolean)),
+        rescued boolean)
+    limit %(count)s),
 bound as (
     select * from json_to_recordset(%(windows)s::json) as given (
         tenant_id uuid, call_id uuid, budget_id uuid, starts_at timestamptz, route text)),

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 from uuid import UUID
 
@@ -28,17 +27,16 @@ from .answers import OFF, Answers, CachePolicy, Embedder
 from .attempts import Health
 from .budgets import Budgets
 from .calls import Calls, Reply
-from .catalog import CachePolicy as RouteCache
-from .catalog import Catalog, Plan, Snapshot
+from .catalog import Catalog
 from .dialogue import Kind, Request
-from .errors import GatewayError, PriceUnknown
 from .guards import Guard, GuardContext, guarded_request
+from .itineraries import Itineraries
 from .limits import Limits
 from .models import Answer, CallRow, Embeddings, Mode, Savings, SpendFilter, SpendRow, Tags, Timeouts
-from .order import Itinerary, Order
+from .order import Order
 from .passage import Chunk
 from .pricing import Prices
-from .providers import Provider, Providers, Target
+from .providers import Provider, Providers
 from .providers.local import LocalProvider
 from .providers.sim import SimProvider
 from .providers.table import kinds
@@ -56,7 +54,6 @@ CALL, READ = "gateway:call", "gateway:read"
 DEFAULT_FEATURE = "default"
 _log = telemetry.log("gateway")
 _MAX_TAG = 256
-RETRIES = 2  # at one target, beside the first attempt
 _LEAST_OUTPUT = 16  # some providers take no lower limit, and are asked for this much
 _AN_HOUR = b'"1h"'  # how Anthropic's format asks a prompt cache to keep something for an hour
 
@@ -106,7 +103,10 @@ class Gateway:
         self._admission = Admission(db, clock, audit, events, self.process, self._lease)
         self.catalog = Catalog(db, clock, vault, audit, settings, kinds=kinds(), guard=self._check_address)
         self._health = Health(Breakers(), RetryBudget(), self.catalog.board)
-        self.catalog.attach(listed=self._targets.price, is_open=self._is_resting)
+        self._itineraries = Itineraries(
+            self.catalog, self._targets, self._health, clock, self._timeouts, self._prices.refuses
+        )
+        self.catalog.attach(listed=self._targets.price, is_open=self._itineraries.is_resting)
         self._answers = None if cache is None else Answers(db, clock, vault, cache)
         self._calls = Calls(self._admission, clock, self._health, self._answers, settings.durability == "strict")
         self.sweeper = Sweeper(db, clock, audit, self.process, self._lease)
@@ -255,7 +255,7 @@ class Gateway:
         snapshot = await self.catalog.of(by.tenant)
         if not internal:
             snapshot.tags.check(feature=tagged, user=user)
-        plan = self._itinerary(snapshot, surface, request, body, given, feature, user)
+        plan = self._itineraries.of(snapshot, surface, request, body, given, feature=feature, user=user)
         # What a call may write is bounded by its own limit, or by the setting when it names none.
         written = max(request.max_tokens or self._settings.default_max_tokens, _LEAST_OUTPUT) if kind == "chat" else 0
         sent = {} if idempotency is None else {"idempotency-key": _tag("idempotency-key", idempotency)}
@@ -342,58 +342,13 @@ class Gateway:
         async with self._db.tenant_tx(by.tenant) as tx:
             return await store.calls(tx, by.tenant, after, run, limit)
 
-    def _itinerary(
-        self,
-        snapshot: Snapshot,
-        surface: str,
-        request: Request,
-        body: Body,
-        headers: Mapping[str, str],
-        feature: str,
-        user: str | None,
-    ) -> Itinerary:
-        """Whom to ask. Targets that cannot be asked are left out, unless none can."""
-        now = self._clock.now()
-        plan = self.catalog.plan(snapshot, request, body, headers, feature=feature, user=user)
-        targets, why, wrong = [], plan.explained(), None
-        for choice in plan.targets:
-            try:
-                target = self._targets.of(snapshot, choice.model, now, choice.target.context_window)
-                self._check_fee(target, request, surface)
-                targets.append(target)
-            except GatewayError as error:
-                wrong = wrong or error
-                why["skipped"].append({"model": choice.model, "reason": error.detail})
-        if wrong is not None and not targets:
-            raise wrong
-        route, mode = plan.route, _mode(headers.get("backstay-mode"))
-        return Itinerary(
-            targets=tuple(targets),
-            timeouts=route.deadlines.over(self._timeouts),
-            route=None if route.is_direct else route.name,
-            revision=None if route.is_direct else snapshot.routes[route.name].revision,
-            cache=_kept(route.cache),
-            why=why,
-            mode=mode or route.mode,
-            retries=RETRIES if route.retries is None else route.retries,
-            hedge=self.catalog.board.p95(targets[0].place) if route.hedge == "p95" else None,
-            fall_back_on_filter=route.fallback_on_filter,
-            answered=partial(self._answered, plan),
-        )
-
-    def _check_fee(self, target: Target, request: Request, surface: str) -> None:
-        """Raises PriceUnknown: what the request may have the provider do has a fee that nobody knows (422)."""
-        searches = request.web_searches and target.wire_for(surface) == surface
-        if searches and target.search_fee is None and self._prices.refuses:
-            raise PriceUnknown(target.name, "web searches of ")
-
     def _mode(self, request: Request, headers: Mapping[str, str]) -> Mode:
         """How much is reserved. What is expected may be exceeded, and only a stream can then be extended or cut."""
-        given = headers.get("backstay-reserve", self._settings.reserve)
-        if given not in tuple(Mode):
+        given = headers.get("backstay-reserve")
+        if given is not None and given not in tuple(Mode):
             wrong = FieldError("backstay-reserve", f"must be {' or '.join(Mode)}")
             raise BadRequest("`backstay-reserve` is wrong", errors=[wrong])
-        return Mode(given) if request.stream else Mode.STRICT
+        return Mode(given or self._settings.reserve) if request.stream else Mode.STRICT
 
     def _embedder(self, by: Principal) -> Embedder | None:
         """Makes vectors for the answer cache, at the tenant's expense."""
@@ -405,16 +360,6 @@ class Gateway:
             return (await self.embed(by, model, [text], feature="cache", internal=True)).vectors[0]
 
         return Embedder(model, embed)
-
-    def _answered(self, plan: Plan, target: Target) -> None:
-        if plan.conversation is not None:
-            self.catalog.pins.keep(plan.route.name, plan.conversation, target.place[1])
-
-    def _is_resting(self, snapshot: Snapshot, model: str) -> bool:
-        try:
-            return self._targets.breaker(snapshot, model, self._clock.now(), self._health).retry_after > 0
-        except GatewayError:
-            return False
 
     def _guard_of_addresses(self) -> AddressGuard:
         return AddressGuard(AddressPolicy.listed(self._settings.private_networks))
@@ -468,18 +413,6 @@ class Gateway:
 def _tell_if_broken(loop: "asyncio.Task[None]") -> None:
     if not loop.cancelled() and (error := loop.exception()) is not None:
         _log.critical("a loop of the gateway broke; restart the process", loop=loop.get_name(), exc_info=error)
-
-
-def _kept(cache: RouteCache | None) -> CachePolicy:
-    """What a route says about keeping answers."""
-    return OFF if cache is None else CachePolicy(ttl=max(1, int(cache.ttl)), semantic=cache.semantic)
-
-
-def _mode(given: str | None) -> Literal["live", "guarded"] | None:
-    match given:
-        case None | "live" | "guarded":
-            return given
-    raise BadRequest("`backstay-mode` is wrong", errors=[FieldError("backstay-mode", "must be live or guarded")])
 
 
 def _checked(surface: str, kind: Kind, body: Body, size: int | None) -> Request:

@@ -176,7 +176,7 @@ async def extend(tx: Tx, calls: Iterable[tuple[Reservation, Decimal]], holds: It
 
 
 async def lock_windows(tx: Tx, wanted: Iterable[WindowKey]) -> None:
-    await _queries.lock_windows.run(tx, windows=_keys(set(wanted)))
+    await _queries.lock_windows.run(tx, windows=_keys(wanted))
 
 
 async def settle(
@@ -204,6 +204,7 @@ async def settle(
         windows=_json(bound),
         expected=_json(expected),
         thresholds=list(thresholds),
+        count=len(calls),
     )
 
 

@@ -9,7 +9,6 @@ from types import TracebackType
 
 from .allotment import Allotment
 from .errors import GatewayError, ProviderFailed, ProviderTimeout, StreamCut
-from .exchange import read
 from .failures import raise_for_status, reported, understood
 from .models import Timeouts
 from .order import Order
@@ -147,7 +146,7 @@ async def open_stream(order: Order, target: Target, prefill: bool, allotment: Al
             async with asyncio.timeout(limits.first_token):
                 exchange = await stack.enter_async_context(provider.post(outgoing))
                 if exchange.status != 200 or "event-stream" not in exchange.headers.get("content-type", ""):
-                    raw = await read(exchange)
+                    raw = await exchange.read()
                     raise_for_status(exchange, raw, native, provider)
                     understood(raw, native, provider)
                     raise ProviderFailed("the provider answered with a whole instead of a stream")

@@ -8,13 +8,6 @@ from .dialogue import Kind
 
 # Headers of a format that its provider understands, for requests that reach one.
 FORWARDED: Mapping[str, tuple[str, ...]] = {"anthropic": ("anthropic-beta", "anthropic-version")}
-_POSTS: Mapping[str, tuple[str, Kind]] = {
-    "/v1/chat/completions": ("openai-chat", "chat"),
-    "/v1/responses": ("openai-responses", "chat"),
-    "/v1/embeddings": ("openai-embed", "embed"),
-    "/v1/messages": ("anthropic", "chat"),
-    "/v1/messages/count_tokens": ("anthropic", "count"),
-}
 _GEMINI = "/v1beta/models/"
 # method → (kind, streamed)
 _METHODS: Mapping[str, tuple[Kind, bool]] = {
@@ -37,6 +30,15 @@ class Surface:
     method: str | None = None
 
 
+_POSTS: Mapping[str, Surface] = {
+    "/v1/chat/completions": Surface("openai-chat", "chat"),
+    "/v1/responses": Surface("openai-responses", "chat"),
+    "/v1/embeddings": Surface("openai-embed", "embed"),
+    "/v1/messages": Surface("anthropic", "chat"),
+    "/v1/messages/count_tokens": Surface("anthropic", "count"),
+}
+
+
 def family(path: str, headers: Mapping[str, str]) -> str:
     """The format in which a client of this path reads errors and lists."""
     if path.startswith("/v1beta/"):
@@ -49,7 +51,7 @@ def family(path: str, headers: Mapping[str, str]) -> str:
 def surface_of(path: str) -> Surface:
     """Raises NotFound: nothing takes requests there."""
     if found := _POSTS.get(path):
-        return Surface(*found)
+        return found
     name, colon, method = path.removeprefix(_GEMINI).rpartition(":")
     if path.startswith(_GEMINI) and colon and name and method in _METHODS:
         kind, stream = _METHODS[method]

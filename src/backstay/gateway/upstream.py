@@ -5,8 +5,9 @@ provider learns that the answer is no longer wanted.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -15,8 +16,13 @@ import aiohttp
 from ..outbound import AddressGuard, AddressRefused
 from ..outbound.connector import GuardedConnector
 from .errors import ProviderFailed, ProviderTimeout, ProviderUnreachable, StreamCut
-from .exchange import Exchange
+from .exchange import MAX_ANSWER_BYTES, Exchange, too_large
 from .models import Timeouts
+
+
+@lru_cache(maxsize=256)
+def _limits(connect: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
 
 
 class _HttpExchange:
@@ -38,7 +44,44 @@ class _HttpExchange:
             async for part in self._response.content.iter_any():
                 yield part
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise StreamCut("the connection to the provider broke in the middle of its answer") from error
+            raise _cut() from error
+
+    async def read(self) -> bytes:
+        content = self._response.content
+        parts, size = [], 0
+        try:
+            while not content.at_eof():  # mostly once
+                parts.append(await content.readany())
+                size += len(parts[-1])
+                if size > MAX_ANSWER_BYTES:
+                    raise too_large()
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise _cut() from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _cut() -> StreamCut:
+    return StreamCut("the connection to the provider broke in the middle of its answer")
+
+
+class _Post:
+    """One request: entering it sends. Leaving it returns the connection when the body was read to its end, and closes
+    it otherwise."""
+
+    __slots__ = ("_response", "_sending")
+
+    def __init__(self, sending: Awaitable[aiohttp.ClientResponse]) -> None:
+        self._sending = sending
+
+    async def __aenter__(self) -> Exchange:
+        self._response = await self._sending
+        return _HttpExchange(self._response)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        response = self._response
+        response.close() if not response.content.at_eof() else response.release()
 
 
 class Upstream:
@@ -69,10 +112,9 @@ class Upstream:
             await self._session.close()
             self._session = None
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self, url: str, body: bytes, headers: Mapping[str, str], connect: float | None = None
-    ) -> AsyncIterator[Exchange]:
+    ) -> AbstractAsyncContextManager[Exchange]:
         """Sends `body` and waits for the answer's status and headers; `connect`: seconds for a connection, if not the
         usual ones.
 
@@ -80,18 +122,12 @@ class Upstream:
             ProviderUnreachable: no connection, or one that ended before an answer began. Nothing was answered.
             ProviderTimeout: no connection in time.
         """
-        response = await self._send(url, body, headers, connect or self._timeouts.connect)
-        try:
-            yield _HttpExchange(response)
-        finally:
-            # Returns the connection when the body was read to its end, and closes it otherwise.
-            response.close() if not response.content.at_eof() else response.release()
+        return _Post(self._send(url, body, headers, connect or self._timeouts.connect))
 
     async def _send(self, url: str, body: bytes, headers: Mapping[str, str], connect: float) -> aiohttp.ClientResponse:
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=connect)
         try:
             return await self._pool().post(
-                url, data=body, headers=headers, allow_redirects=False, timeout=limits, proxy=self._proxy
+                url, data=body, headers=headers, allow_redirects=False, timeout=_limits(connect), proxy=self._proxy
             )
         except aiohttp.ConnectionTimeoutError as error:
             raise ProviderTimeout("connect", connect) from error

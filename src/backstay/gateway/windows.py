@@ -6,9 +6,10 @@ vain.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Self
 from uuid import UUID
 
 from .errors import BudgetExceeded, GatewayError, RateLimited
@@ -53,6 +54,7 @@ class Window:
     starts_at: datetime
     spent: Decimal
     held: Decimal
+    _reset: tuple[datetime, bytes] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def key(self) -> WindowKey:
@@ -71,6 +73,14 @@ class Window:
     def resets_at(self) -> datetime | None:
         return Period(self.period).resets_at(self.starts_at)
 
+    def reset_told(self, now: datetime) -> bytes | None:
+        """How long it is until the window ends, for a header; the same for all calls of a batch."""
+        if self._reset is None or self._reset[0] is not now:
+            if (resets := self.resets_at) is None:
+                return None
+            self._reset = now, duration((resets - now).total_seconds()).encode()
+        return self._reset[1]
+
     def room_for(self, needs: Needs) -> bool:
         return not self.hard or self.spent + self.held + needs[self.unit] <= self.amount
 
@@ -88,6 +98,23 @@ class Window:
         if self.unit == Unit.CONCURRENCY and self.amount:
             return now
         return _NEVER if self.admits_never(needs) else self.resets_at or _NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The windows that bound calls alike: of these, `held` give back what is taken, `counted` do not. `keys` are those
+    that are held, as (budget or limit, start)."""
+
+    windows: Sequence[Window]
+    held: Sequence[Window]
+    counted: Sequence[Window]
+    keys: tuple[tuple[UUID, datetime], ...]
+
+    @classmethod
+    def of(cls, windows: Sequence[Window]) -> Self:
+        held = [window for window in windows if window.holds]
+        counted = [window for window in windows if not window.holds]
+        return cls(windows, held, counted, tuple((window.budget_id, window.starts_at) for window in held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +178,8 @@ def limit_headers(windows: Sequence[Window], now: datetime) -> Headers:
         )
         headers.append((limit, b"%d" % int(tightest.amount)))
         headers.append((remaining, b"%d" % tightest.remaining))
-        if (resets := tightest.resets_at) is not None:
-            headers.append((reset, duration((resets - now).total_seconds()).encode()))
+        if (told := tightest.reset_told(now)) is not None:
+            headers.append((reset, told))
     return tuple(headers)
 
 

@@ -23,6 +23,7 @@ from backstay.gateway.sim.server import SimServer
 from backstay.kernel.cache import Cache
 from backstay.kernel.cache_postgres import PostgresStore
 from backstay.kernel.clock import Clock, SystemClock
+from backstay.kernel.corked import CorkedProtocol
 from backstay.kernel.crypto import Vault
 from backstay.kernel.db import Database
 from backstay.kernel.ids import new_id
@@ -101,7 +102,7 @@ async def gateway(make_gateway: MakeGateway, provider: SimServer) -> Gateway:
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[str]:
     """The ASGI application on a real server; gives its root URL."""
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", ws="none")
+    config = uvicorn.Config(app, port=0, lifespan="off", log_level="error", ws="none", http=CorkedProtocol)
     server = uvicorn.Server(config)
     sockets = [config.bind_socket()]
     task = asyncio.create_task(server.serve(sockets))

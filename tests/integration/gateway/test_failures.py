@@ -182,7 +182,7 @@ async def test_a_settlement_that_is_repeated_spends_once(make_gateway, owner, ro
     await gateway.budgets.create(owner, "tenant", None, Decimal(1), "total")
     kept = []
     submit = gateway._admission.settle
-    gateway._admission.settle = lambda end: (kept.append(end), submit(end))[1]
+    gateway._admission.settle = lambda end, then: (kept.append(end), submit(end, then))[1]
     await gateway.complete(owner, asked("sim:echo?price=0.10"), feature="f")
     await submit(kept[0])  # as after a commit whose answer was lost
     assert await rows("select spent, held from backstay.budget_window") == [{"spent": Decimal("0.10"), "held": 0}]
@@ -212,6 +212,25 @@ async def test_leaving_while_being_admitted_leaves_nothing_held(make_gateway, ow
     await gateway.stop()
     assert await rows("select spent, held from backstay.budget_window") == [{"spent": 0, "held": 0}]
     assert {r["state"] for r in await rows("select state from backstay.call")} <= {"finished"}
+
+
+async def test_leaving_as_one_is_admitted_leaves_nothing_held(make_gateway, owner, rows):
+    gateway = await make_gateway()
+    await gateway.budgets.create(owner, "tenant", None, Decimal(1), "total")
+    admit = gateway._admission.admit
+
+    def admit_and_leave(*args):
+        future = admit(*args)
+        future.add_done_callback(lambda _: asking.cancel())  # told before the call is
+        return future
+
+    gateway._admission.admit = admit_and_leave
+    asking = asyncio.create_task(gateway.complete(owner, asked("sim:echo?price=0.10"), feature="f"))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await gateway.stop()
+    assert await rows("select spent, held from backstay.budget_window") == [{"spent": 0, "held": 0}]
+    assert await rows("select state, outcome from backstay.call") == [{"state": "finished", "outcome": "cancelled"}]
 
 
 async def test_relaxed_answers_first_and_settles_after(make_gateway, owner, rows):

@@ -76,3 +76,40 @@ async def test_a_lane_that_is_cancelled_between_two_halves_leaves_nobody_waiting
     for runner in batcher._runners:
         runner.cancel()
     assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == list(range(200))
+
+
+async def test_what_came_of_an_item_is_told_also_when_nobody_waits_for_it():
+    gate, told = asyncio.Event(), []
+
+    async def write(items):
+        await gate.wait()
+        return [KeyError(item) if item == "no" else item for item in items]
+
+    batcher = Batcher("test", write)
+    left = batcher.submit("left", told.append)
+    batcher.post("posted", told.append)
+    batcher.post("no", told.append)
+    await asyncio.sleep(0)
+    left.cancel()
+    gate.set()
+    await batcher.stop()
+    assert told[:2] == ["left", "posted"]
+    assert isinstance(told[2], KeyError)
+
+
+async def test_who_waits_too_long_is_told_so_and_the_item_is_written_all_the_same():
+    gate, told = asyncio.Event(), []
+
+    async def write(items):
+        await gate.wait()
+        return items
+
+    batcher = Batcher("test", write, most=1, patience=0.01)
+    waiting = [batcher.submit(n, told.append) for n in range(3)]  # one on its way, two behind it
+    for future in waiting:
+        with pytest.raises(TimeoutError):
+            await future
+    late = batcher.submit(3, told.append)
+    gate.set()
+    assert await late == 3
+    assert told == [0, 1, 2, 3]

@@ -129,3 +129,6 @@ class _LocalExchange:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         yield self.body
+
+    async def read(self) -> bytes:
+        return self.body

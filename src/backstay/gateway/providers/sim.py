@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from ..errors import BadModelOptions, ModelNotFound, ProviderUnreachable, StreamCut
-from ..exchange import Exchange
+from ..exchange import Exchange, joined
 from ..pricing import PerCall, Price
 from ..sim.options import BEHAVIOURS, EMBEDDER, BadOptions, SimOptions
 from ..sim.simulator import HEADER, Reset, SimAnswer, Simulator
@@ -75,3 +75,6 @@ class _SimExchange:
                 yield chunk
         except Reset:
             raise StreamCut("the simulator cut its answer off") from None
+
+    async def read(self) -> bytes:
+        return await joined(self.chunks())
