@@ -185,8 +185,9 @@ class Worker:
         now = self._clock.now()
         queues, names, worker = self._queues(), list(self._handlers), self.id
         try:
-            async with self._db.claims_tx() as tx:
-                if self._limited and room:
+            in_turns = self._limited and room > 0
+            async with self._db.claims_tx(pipelined=not in_turns) as tx:
+                if in_turns:
                     await store.lock_limits(tx, queues, names)
                 read = await store.turn(
                     tx,

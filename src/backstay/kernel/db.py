@@ -188,10 +188,11 @@ class Database:
             yield tx
 
     @asynccontextmanager
-    async def claims_tx(self) -> AsyncIterator[Tx]:
-        """As `system_tx(indexed=True, pipelined=True)`, on connections that make nothing but claims: to plan one takes
-        as long as ten of them, and every connection plans its own."""
-        async with self._begin(_CLAIMS, self._begin_claims, None, pipelined=True) as tx:
+    async def claims_tx(self, *, pipelined: bool) -> AsyncIterator[Tx]:
+        """As `system_tx(indexed=True)`, on connections that make nothing but claims: to plan one takes as long as ten
+        of them, and every connection plans its own. `pipelined` only when nothing is fetched in between: the server
+        does not count a process that freezes there as idle, and would keep its locks."""
+        async with self._begin(_CLAIMS, self._begin_claims, None, pipelined=pipelined) as tx:
             yield tx
 
     @asynccontextmanager
