@@ -16,6 +16,7 @@ from .builtin import http as builtin_http
 from .content import http as content_http
 from .content import search_http
 from .content.attached import http as attached_http
+from .content.enrichment import http as enrichment_http
 from .content.indexes import http as indexes_http
 from .content.spaces import http as spaces_http
 from .events import http as events_http
@@ -54,6 +55,7 @@ _ROOMS = (
     content_http,
     attached_http,
     spaces_http,
+    enrichment_http,
     search_http,
     indexes_http,
     agents_http,

@@ -17,6 +17,7 @@ from .auth import Auth, IssuedKey
 from .builtin import EmailJob, HttpJob, ReportJob, Results, RetentionJob
 from .content import BatchLimit, Content
 from .content.attached import Attached
+from .content.enrichment import Enrichments
 from .content.indexes import Indexes
 from .content.spaces import Spaces
 from .events import Events
@@ -99,6 +100,7 @@ class App:
             index_memory_mb=self.settings.index_memory_mb,
         )
         self.indexes = Indexes(self.db, self.audit, self.auth, self.events, self.content.indexer)
+        self.enrichments = Enrichments(self.db, self.clock, self.jobs, self.gateway, self.audit, self.content)
         self.spaces = Spaces(
             self.db,
             self.clock,

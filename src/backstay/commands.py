@@ -13,6 +13,7 @@ from . import __version__, server
 from .builtin.cli import commands as builtin_commands
 from .content.attached.cli import commands as attached_commands
 from .content.cli import commands as content_commands
+from .content.enrichment.cli import commands as enrichment_commands
 from .content.spaces.cli import commands as spaces_commands
 from .demo.cli import commands as demo_command
 from .gateway.cli import commands as gateway_commands
@@ -165,6 +166,7 @@ commands.add_typer(approvals_commands, name="approvals", help="What runs ask peo
 commands.add_typer(machines_commands, name="machines", help="State machines and their instances.")
 content_commands.add_typer(attached_commands)
 commands.add_typer(content_commands, name="content", help="Ingest and search documents.")
+commands.add_typer(enrichment_commands, name="enrich", help="Have a model fill fields of documents.")
 commands.add_typer(spaces_commands, name="spaces", help="Change a collection's embedding model.")
 commands.add_typer(gateway_commands, name="gateway", help="Model calls and what they cost.")
 commands.command("sim")(sim)

@@ -18,6 +18,7 @@ from ..jobs import Jobs
 from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
+from .enrichment import Enrichments
 from .files import FILE_SUFFIXES, FileUnreadable, Kind, ReaderMissing
 from .models import DEV_EMBEDDER, Coverage, Definition
 from .service import MAX_BATCH, Content
@@ -37,8 +38,11 @@ async def _with_content(base: Base) -> AsyncIterator[tuple[Content, Principal]]:
     gateway = Gateway(base.db, base.clock, base.vault, audit, events, base.settings)
     by = await Auth(base.db, base.clock, base.vault, audit).operator()
     await gateway.start()
+    jobs = Jobs(base.db, base.clock, base.settings)
+    content = Content(base.db, base.clock, jobs, gateway, audit, events)
+    Enrichments(base.db, base.clock, jobs, gateway, audit, content)  # takes part in what is written
     try:
-        yield Content(base.db, base.clock, Jobs(base.db, base.clock, base.settings), gateway, audit, events), by
+        yield content, by
     finally:
         await gateway.stop()
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
 from ..kernel.db import Tx
-from ..kernel.errors import FieldError, Invalid
+from ..kernel.errors import ConfigurationError, FieldError, Invalid
 from ..kernel.principal import Principal
-from .models import Coverage, Definition, Document, DocumentInvalid, Mode, Put, SearchAnswer
+from .models import Coverage, Definition, Document, DocumentInvalid, Mode, Put, SearchAnswer, Standing
 from .within import Given
 
 if TYPE_CHECKING:
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 Body = BaseModel | Mapping[str, Any]
 ModeName = Literal["auto", "text", "semantic", "hybrid"]
+
+
+class Filler(Protocol):
+    """Takes part in every write: fills fields of bodies, see `enrichment`."""
+
+    def register(self, collection: str, name: str, *, model: str, prompt: str, max_tokens: int) -> None: ...
+
+    async def fill(
+        self, tx: Tx, tenant: UUID, standing: Standing, documents: Sequence[tuple[str, Body]]
+    ) -> tuple[Sequence[tuple[str, Body]], Any]:
+        """The documents as they are to be written, and what `filled` is to be told (None: nothing)."""
+        ...
+
+    async def filled(self, tx: Tx, tenant: UUID, collection: str, filling: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,22 @@ class Collection:
 
     def __init__(self, content: "Content", name: str) -> None:
         self._content, self.name = content, name
+
+    def enrich(self, field: str, *, model: str, prompt: str, max_tokens: int = 500) -> None:
+        """Has a model fill `field` of every document that is written without it, in the background.
+
+        Args:
+            model: a route, or `provider:model`.
+            prompt: what is asked; `{title}` or `{author.name}` stand for fields of the body, and without any of them
+                every text of the body follows.
+            max_tokens: of the answer; one that is cut off is not kept.
+
+        Raises:
+            ConfigurationError: the field cannot be filled so, or is filled twice.
+        """
+        if self._content.filler is None:
+            raise ConfigurationError("fields are filled by `Enrichments`, which this program has not made")
+        self._content.filler.register(self.name, field, model=model, prompt=prompt, max_tokens=max_tokens)
 
     async def put(
         self, id: str, body: Body, *, by: Principal | None = None, tenant: UUID | None = None, tx: Tx | None = None

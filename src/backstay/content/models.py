@@ -168,7 +168,7 @@ class Standing:
     """A tenant's collection as it stands, with its space (if it has an embedder) and its BM25 totals without deltas.
 
     `also`: other spaces whose vectors are kept up to date; `models`: those of all its spaces, when it has changed them;
-    `attached_id`: the attached table whose rows its documents are.
+    `attached_id`: the attached table whose rows its documents are; `enriched`: models fill fields of its documents.
     """
 
     name: str
@@ -182,6 +182,7 @@ class Standing:
     also: tuple[int, ...] = ()
     models: frozenset[str] = frozenset()
     attached_id: int | None = None
+    enriched: bool = False
 
     @property
     def embedded_in(self) -> tuple[int, ...]:
@@ -220,6 +221,7 @@ class Standing:
             tuple(row["also"]),
             frozenset(row["models"]),
             row["attached_id"],
+            row["enriched"],
         )
 
 

@@ -2,6 +2,7 @@
 -- A tenant's collection with its space.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
        c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at, s.index_kind as index, s.index_lists as lists,
+       exists (select from backstay.enrichment e where e.tenant_id = c.tenant_id and e.collection = c.name) as enriched,
        array(select m.space_id from backstay.collection_space m
              where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
              order by m.space_id) as also,
@@ -14,6 +15,7 @@ where c.tenant_id = %(tenant)s::uuid and c.name = %(name)s::text;
 -- A tenant's collections by name.
 select c.name, c.fields, c.by_code, c.format, c.chunk_size, c.overlap, c.pivot, c.chunks, c.length, c.created_at,
        c.attached_id, c.space_id, s.model, s.dimensions, s.indexed_at, s.index_kind as index, s.index_lists as lists,
+       exists (select from backstay.enrichment e where e.tenant_id = c.tenant_id and e.collection = c.name) as enriched,
        array(select m.space_id from backstay.collection_space m
              where m.tenant_id = c.tenant_id and m.collection = c.name and m.state in ('building', 'standby')
              order by m.space_id) as also,

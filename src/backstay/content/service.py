@@ -20,7 +20,7 @@ from ..kernel.db import Database, Tx
 from ..kernel.errors import ConfigurationError, Invalid
 from ..kernel.principal import Principal
 from . import files, pipeline_store, store, vectors_store, writer
-from .collection import Body, Collection, Registered, as_json
+from .collection import Body, Collection, Filler, Registered, as_json
 from .delivery import Embedder
 from .embedding import Pipeline
 from .indexes.indexer import MEMORY_MB, Indexer
@@ -91,6 +91,7 @@ class Content:
         self.statements = Statements(db, self.searcher)
         self._registered: dict[str, Registered] = {}
         self._reading = asyncio.Semaphore(_FILES_AT_ONCE)
+        self.filler: Filler | None = None
 
     def collection(
         self,
@@ -206,10 +207,15 @@ class Content:
         async with self._db.join(tx, by.tenant) as tx:
             await store.share_writes(tx, by.tenant, name)
             standing = _own(await self._writable(tx, by.tenant, name))
+            filling = None
+            if self.filler is not None:
+                documents, filling = await self.filler.fill(tx, by.tenant, standing, documents)
             drafts = {draft.id: draft for draft in self._drafts(standing, documents)}
             if len(drafts) != len(documents):
                 raise DocumentInvalid("an id stands twice in one call")
             changed = await self._write(tx, by.tenant, standing, drafts)
+            if self.filler is not None and filling is not None:
+                await self.filler.filled(tx, by.tenant, name, filling)
             same = [id for id in drafts if id not in changed]
             revisions = await store.revisions(tx, by.tenant, name, same) if same else {}
         return [

@@ -1,0 +1,2 @@
+drop table backstay.enriched;
+drop table backstay.enrichment;
