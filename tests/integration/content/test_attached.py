@@ -164,6 +164,7 @@ async def test_detaching_leaves_the_documents_or_purges_them_and_the_table_as_it
     with pytest.raises(AttachedDiffers, match="attach it again"):
         await attached.resync(operator, "products")
     await attached.detach(operator, "products", purge=True)
+    assert (await attached.detach(operator, "products")).state is AttachedState.PURGING
     async with working(attached.tending._jobs):
 
         async def gone() -> bool:

@@ -117,9 +117,12 @@ delete from backstay.attached_fill where attached_id = %(id)s::bigint;
 delete from backstay.attached_change where attached_id = %(id)s::bigint;
 
 -- name: drop_purged
--- Attachments whose last document is gone.
-delete from backstay.attached a
-where a.state = 'purging' and not exists (select from backstay.attached_fill f where f.attached_id = a.id);
+-- Attachments whose last document is gone, and what writers noted in the moment when they were detached.
+with gone as (
+    delete from backstay.attached a
+    where a.state = 'purging' and not exists (select from backstay.attached_fill f where f.attached_id = a.id)
+    returning a.id)
+delete from backstay.attached_change c using gone where c.attached_id = gone.id;
 
 -- name: take_marks
 -- What says that every row is to be looked at again, taken out.

@@ -166,6 +166,7 @@ class Attached:
         async with self._db.login_tx() as tx, self._db.become(tx, SYSTEM):
             await store.lock_name(tx, name)
             one = await self._found(tx, name)
+            purge = purge or one.state is AttachedState.PURGING  # what has begun to go is not kept by half
             await store.put_state(tx, one.id, AttachedState.PURGING if purge else AttachedState.DETACHED)
             if one.state is not AttachedState.PURGING:
                 await store.drop_fills(tx, one.id)
