@@ -98,6 +98,7 @@ class App:
             self.events,
             limits=limits,
             index_memory_mb=self.settings.index_memory_mb,
+            completer=self.gateway,
         )
         self.indexes = Indexes(self.db, self.audit, self.auth, self.events, self.content.indexer)
         self.enrichments = Enrichments(self.db, self.clock, self.jobs, self.gateway, self.audit, self.content)

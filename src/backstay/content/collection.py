@@ -11,6 +11,7 @@ from ..kernel.db import Tx
 from ..kernel.errors import ConfigurationError, FieldError, Invalid
 from ..kernel.principal import Principal
 from .models import Coverage, Definition, Document, DocumentInvalid, Mode, Put, SearchAnswer, Standing
+from .rerank import Chosen, Rerank
 from .within import Given
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Registered:
     definition: Definition
     model: type[BaseModel] | None = None
     embed: Callable[[Any], str] | None = None
+    rerank: Rerank | str | None = None
 
     def read(self, body: Body) -> tuple[dict[str, Any], str | None]:
         """The body as JSON and, when a function makes it, the searched text.
@@ -152,6 +154,7 @@ class Collection:
         where: Mapping[str, Any] | None = None,
         within: Given | None = None,
         per_document: int | None = None,
+        rerank: Chosen = None,
         by: Principal | None = None,
         tenant: UUID | None = None,
     ) -> SearchAnswer:
@@ -166,6 +169,9 @@ class Collection:
                 `("select id from product where price < %s", [10])`. Code writes it, never a caller of yours: it runs
                 with the rights of `backstay_app`, fenced to the tenant.
             per_document: at most this many chunks of one document.
+            rerank: scores the best 50 (or `k`) candidates once more: `async def f(query, hits)` that gives one number
+                for each, or the name of a chat model. False: not, though the collection says so. When it fails or is
+                late, the answer has the flag `not_reranked` and the order that it would have changed.
 
         Raises:
             CollectionNotFound: the tenant has no such collection (404).
@@ -181,6 +187,7 @@ class Collection:
             where=where,
             within=within,
             per_document=per_document,
+            rerank=rerank,
         )
 
     async def search_sql(

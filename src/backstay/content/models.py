@@ -333,7 +333,7 @@ class Hit:
         text: the chunk's text.
         heading: the headings it stands under, outermost first.
         score: what the hits are ordered by; comparable within one answer only.
-        scores: each leg's own score: `text` is BM25, `vector` is cosine similarity.
+        scores: each leg's own score: `text` is BM25, `vector` is cosine similarity, `rerank` the reranker's.
         body: the document's body.
     """
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -34,12 +34,14 @@ from .models import (
 )
 from .postings import leg as postings
 from .ranking import fuse
+from .rerank import Rerank, reranked
 from .vectors_store import Vector
 from .within import Given, Within
 
 CANDIDATES = 50  # of each leg
 _EF_SEARCH, _MOST_EF = 100, 1_000
 _OVERSAMPLE, _LEAST_BITS = 12, 400  # candidates by one bit each, for each that is wanted, and at least
+RERANK_PATIENCE = 5.0  # seconds
 _SCAN, MOST_SCAN = 20_000, 200_000  # vectors that the index may visit for one search
 _REMEMBERED, _MOST_REMEMBERED = 60.0, 10_000  # seconds, tenants
 _MAX_QUERY = 20_000
@@ -117,18 +119,26 @@ class Nearest:
 
 
 class Searcher:
-    """Reads; decides which legs run and how. `patience` is how many seconds the query's vector may take."""
+    """Reads; decides which legs run and how. `patience` is how many seconds the query's vector may take,
+    `rerank_patience` those of a reranker."""
 
     def __init__(self, db: Database, gateway: Embedder, *, exact_rows: int = LEAST_ROWS, patience: float = 5.0) -> None:
         self._db, self._gateway = db, gateway
         self.exact_rows, self.patience = exact_rows, patience
+        self.rerank_patience = RERANK_PATIENCE
         self._many: dict[tuple[int, UUID, int], tuple[float, float]] = {}
         self.large_scan = LARGE_SCAN
 
-    async def search(self, by: Principal, collection: str, question: Question) -> SearchAnswer:
+    async def search(
+        self, by: Principal, collection: str, question: Question, rerank: Rerank | None = None
+    ) -> SearchAnswer:
         """See Collection.search."""
         standing, vector = await self.prepared(by, collection, question)
-        return await self._answer(by.tenant, standing, question, vector)
+        if rerank is None:
+            return await self._answer(by.tenant, standing, question, vector)
+        wide = replace(question, k=max(question.k, CANDIDATES))
+        answer = await self._answer(by.tenant, standing, wide, vector)
+        return await reranked(answer, question.query, question.k, rerank, self.rerank_patience)
 
     async def prepared(self, by: Principal, name: str, question: Question) -> tuple[Standing, Halfvec | None]:
         """The collection and the query's vector, where it is of use and can be had.

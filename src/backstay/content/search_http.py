@@ -1,11 +1,11 @@
 """Search over HTTP: hits, and the search as SQL for programs that have the database at hand."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ..gateway import (
     BudgetExceeded,
@@ -54,6 +54,10 @@ class Query(BaseModel):
         '`{"price": {"$gte": 10, "$lt": 20}, "lang": {"$in": ["en", "de"]}}`; also $eq, $ne, $exists, $and, $or.',
     )
     per_document: int | None = Field(None, ge=1, le=200, description="At most this many chunks of one document.")
+    rerank: Annotated[str, StringConstraints(min_length=1, max_length=300)] | Literal[False] | None = Field(
+        None,
+        description="A chat model that scores the best 50 hits once more; false: not, though the collection says so.",
+    )
 
     def how(self) -> How:
         return How(mode=self.mode, k=self.k, where=self.where, per_document=self.per_document)
@@ -67,7 +71,7 @@ class HitView(View):
     text: str
     heading: list[str] = Field(description="The headings it stands under, outermost first.")
     score: float = Field(description="Comparable within this answer only.")
-    scores: dict[str, float] = Field(description="`text` is BM25, `vector` is cosine similarity.")
+    scores: dict[str, float] = Field(description="`text` is BM25, `vector` cosine similarity, `rerank` the reranker's.")
     body: dict[str, Any]
 
 
@@ -95,7 +99,7 @@ class StatementView(BaseModel):
 @router.post("", permission="content:read", errors=_ERRORS)
 async def search(name: Name, body: Query, by: Caller, content: Service) -> AnswerView:
     """Find chunks by text, by meaning, or by both."""
-    return AnswerView.of(await content.search(by, name, body.query, **body.how()))
+    return AnswerView.of(await content.search(by, name, body.query, rerank=body.rerank, **body.how()))
 
 
 @router.post("/sql", permission="content:read", errors=_ERRORS)

@@ -46,6 +46,7 @@ from .models import (
     Standing,
     valid_name,
 )
+from .rerank import Chosen, Completer, Rerank, by_model, checked
 from .search import How, Question, Searcher
 from .statements import Statement, Statements
 from .statistics import FIRST_PIVOT, Statistics
@@ -82,7 +83,9 @@ class Content:
         *,
         limits: Mapping[str, BatchLimit] | None = None,
         index_memory_mb: int = MEMORY_MB,
+        completer: Completer | None = None,
     ) -> None:
+        self._completer = completer
         self._db, self._clock, self._audit, self._events = db, clock, audit, events
         self.indexer = Indexer(db, clock, jobs, memory_mb=index_memory_mb)
         self.pipeline = Pipeline(db, clock, jobs, gateway, events, limits=limits, indexer=self.indexer)
@@ -104,6 +107,7 @@ class Content:
         format: Format | str = Format.MARKDOWN,
         chunk_size: int = 1600,
         overlap: int = 200,
+        rerank: Rerank | str | None = None,
     ) -> Collection:
         """Registers a collection; a tenant has it from its first document on.
 
@@ -111,6 +115,7 @@ class Content:
             model: what bodies must fit; None takes any JSON object.
             embed: makes the searched text of a body; without it, `fields` are searched, or every text in the body.
             embedder: `provider:model`; None for text search only.
+            rerank: what scores the best candidates of each search once more: a function, or a model's name.
 
         Raises:
             ConfigurationError: the name is taken or wrong, or the options do not go together.
@@ -128,7 +133,7 @@ class Content:
             valid_name(name)
         except (ValueError, Invalid) as error:
             raise ConfigurationError(f"the collection {name!r} cannot be: {error}") from None
-        self._registered[name] = Registered(definition, model, embed)
+        self._registered[name] = Registered(definition, model, embed, checked(rerank) if callable(rerank) else rerank)
         return Collection(self, name)
 
     def named(self, name: str) -> Collection:
@@ -330,9 +335,23 @@ class Content:
             await self._audit.record(tx, by, "content.delete", f"content:{name}/{id}", metadata={"rev": rev})
         return True
 
-    async def search(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> SearchAnswer:
+    async def search(
+        self, by: Principal, name: str, query: str, *, rerank: Chosen = None, **how: Unpack[How]
+    ) -> SearchAnswer:
         """See Collection.search."""
-        return await self.searcher.search(by, name, Question.of(query, **how))
+        return await self.searcher.search(by, name, Question.of(query, **how), self._rerank(by, name, rerank))
+
+    def _rerank(self, by: Principal, name: str, chosen: Chosen) -> Rerank | None:
+        """What the caller asks for, else what the collection says."""
+        if chosen is None and (registered := self._registered.get(name)) is not None:
+            chosen = registered.rerank
+        if not chosen:
+            return None
+        if not isinstance(chosen, str):
+            return checked(chosen)
+        if self._completer is None:
+            raise ConfigurationError("there is no gateway here that could ask a model to rerank")
+        return by_model(self._completer, by, chosen)
 
     async def search_sql(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> Statement:
         """See Collection.search_sql."""
