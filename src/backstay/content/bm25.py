@@ -44,13 +44,18 @@ def wanted(query: str) -> dict[int, int]:
     return dict(Counter(map(number, query_terms(query))))
 
 
+def idf(chunks: int, frequency: int) -> float:
+    """How much a term weighs that so many of the chunks have."""
+    return math.log(1 + (max(chunks - frequency, 0) + 0.5) / (frequency + 0.5))
+
+
 def query_weights(wanted: Mapping[int, int], frequencies: Mapping[int, int], chunks: int) -> dict[int, float]:
     """The query's side: what each term weighs. Terms that no chunk has weigh nothing and are left out."""
     weights = {}
     for term, count in wanted.items():
         frequency = frequencies.get(term, 0)
         if frequency > 0:
-            weights[term] = count * math.log(1 + (max(chunks - frequency, 0) + 0.5) / (frequency + 0.5))
+            weights[term] = count * idf(chunks, frequency)
     return weights
 
 

@@ -15,7 +15,7 @@ from ..auth import Auth
 from ..events import Events
 from ..gateway import Gateway
 from ..jobs import Jobs
-from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json
+from ..kernel.cli import Base, Command, Json, by_id, local, out, print_json, read_json
 from ..kernel.errors import ConfigurationError
 from ..kernel.principal import Principal
 from .enrichment import Enrichments
@@ -83,6 +83,36 @@ def search(
         where = " > ".join(hit.heading)
         out.print(f"\n{place}. [bold]{escape(hit.id)}[/bold]  {hit.score:.3f}  [dim]{escape(where)}[/dim]")
         out.print(escape(" ".join(hit.text.split())[:300]))
+
+
+@commands.command()
+def explain(
+    query: Annotated[str, typer.Argument(help="Words, or a question.")],
+    collection: Collection = "docs",
+    mode: Annotated[str, typer.Option(help="auto, text, semantic or hybrid.")] = "auto",
+    where: Annotated[str, typer.Option(help="A filter as JSON.")] = "{}",
+    json: Json = False,
+) -> None:
+    """Search a collection and tell how it went: mode, words, legs, filter, times, advice."""
+    chosen = read_json(where, "--where")
+    told = _with_content(lambda content, by: content.explain(by, collection, query, mode=mode, where=chosen))
+    if json:
+        print_json(told.model_dump(mode="json"))
+        return
+    out.print(f"mode {told.mode}: {escape(told.why)}; {told.hits} hits in {told.seconds * 1000:.1f} ms")
+    out.print(
+        f"[dim]flags {', '.join(told.flags) or 'none'}; {told.chunks} chunks of {told.mean_length:.0f} terms[/dim]"
+    )
+    words = Table("term", "chunks", "idf", box=None, pad_edge=False)
+    for term in told.terms:
+        words.add_row(escape(term.term), str(term.chunks), f"{term.idf:.2f}")
+    out.print(words)
+    for leg in told.legs:
+        out.print(f"{leg.leg}: {leg.how}, {leg.candidates} candidates, {leg.seconds * 1000:.1f} ms; {escape(leg.why)}")
+    if told.filter is not None:
+        out.print(f"filter: {told.filter.passing} of {told.filter.documents} documents pass")
+    for advice in told.advice:
+        out.print(escape("\n  ".join(filter(None, (f"- {advice.text}", advice.ddl)))))
 
 
 @commands.command()

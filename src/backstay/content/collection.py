@@ -15,6 +15,7 @@ from .rerank import Chosen, Rerank
 from .within import Given
 
 if TYPE_CHECKING:
+    from .explanations import Explanation
     from .service import Content
     from .statements import Statement
 
@@ -188,6 +189,35 @@ class Collection:
             within=within,
             per_document=per_document,
             rerank=rerank,
+        )
+
+    async def explain(
+        self,
+        query: str,
+        *,
+        mode: ModeName | Mode = "auto",
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        within: Given | None = None,
+        per_document: int | None = None,
+        by: Principal | None = None,
+        tenant: UUID | None = None,
+    ) -> "Explanation":
+        """Searches, and tells how it went: the mode and why, the weight of each word, which legs ran and how, what the
+        filter lets through, times, and what would help. It searches twice, and does not rerank.
+
+        Raises:
+            As `search` does.
+        """
+        return await self._content.explain(
+            self._by(by, tenant, None),
+            self.name,
+            query,
+            mode=mode,
+            k=k,
+            where=where,
+            within=within,
+            per_document=per_document,
         )
 
     async def search_sql(

@@ -135,9 +135,9 @@ class Searcher:
         """See Collection.search."""
         standing, vector = await self.prepared(by, collection, question)
         if rerank is None:
-            return await self._answer(by.tenant, standing, question, vector)
+            return await self.answer(by.tenant, standing, question, vector)
         wide = replace(question, k=max(question.k, CANDIDATES))
-        answer = await self._answer(by.tenant, standing, wide, vector)
+        answer = await self.answer(by.tenant, standing, wide, vector)
         return await reranked(answer, question.query, question.k, rerank, self.rerank_patience)
 
     async def prepared(self, by: Principal, name: str, question: Question) -> tuple[Standing, Halfvec | None]:
@@ -187,9 +187,10 @@ class Searcher:
             raise Invalid(f"{space.model} answers with a vector that has no direction")
         return vector
 
-    async def _answer(
+    async def answer(
         self, tenant: UUID, standing: Standing, question: Question, vector: Halfvec | None
     ) -> SearchAnswer:
+        """What is found, with the query's vector at hand."""
         space = standing.space
         legs: dict[str, list[Found]] = {}
         # What needs no other's answer goes together, and the commit with the last statement.

@@ -18,6 +18,7 @@ from ..gateway import (
 )
 from ..kernel.errors import BackstayError
 from ..kernel.http import Caller, Router, View, service
+from .explanations import Explanation
 from .models import NAME, CollectionNotFound, EmbedderSilent, Flag, Mode, NoEmbedder, SearchAnswer
 from .search import How
 from .service import Content
@@ -107,3 +108,9 @@ async def sql(name: Name, body: Query, by: Caller, content: Service) -> Statemen
     """Write a search as SQL. Nothing is searched: run it in your own statement, as `backstay_app`."""
     found = await content.search_sql(by, name, body.query, **body.how())
     return StatementView(sql=found.sql, columns=list(COLUMNS), mode=found.mode, flags=list(found.flags))
+
+
+@router.post("/explain", permission="content:read", errors=_ERRORS)
+async def explain(name: Name, body: Query, by: Caller, content: Service) -> Explanation:
+    """Search, and tell how it went. The mode and why, the words' weights, legs, filter, times and advice."""
+    return await content.explain(by, name, body.query, **body.how())

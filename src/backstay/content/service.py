@@ -23,6 +23,7 @@ from . import files, pipeline_store, store, vectors_store, writer
 from .collection import Body, Collection, Filler, Registered, as_json
 from .delivery import Embedder
 from .embedding import Pipeline
+from .explanations import Explainer, Explanation
 from .indexes.indexer import MEMORY_MB, Indexer
 from .models import (
     DEV_EMBEDDER,
@@ -92,6 +93,7 @@ class Content:
         self.statistics = Statistics(db, jobs)
         self.searcher = Searcher(db, gateway)
         self.statements = Statements(db, self.searcher)
+        self.explainer = Explainer(db, self.searcher)
         self._registered: dict[str, Registered] = {}
         self._reading = asyncio.Semaphore(_FILES_AT_ONCE)
         self.filler: Filler | None = None
@@ -352,6 +354,10 @@ class Content:
         if self._completer is None:
             raise ConfigurationError("there is no gateway here that could ask a model to rerank")
         return by_model(self._completer, by, chosen)
+
+    async def explain(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> Explanation:
+        """See Collection.explain."""
+        return await self.explainer.explain(by, name, Question.of(query, **how))
 
     async def search_sql(self, by: Principal, name: str, query: str, **how: Unpack[How]) -> Statement:
         """See Collection.search_sql."""
