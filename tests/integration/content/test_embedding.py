@@ -410,6 +410,29 @@ async def test_the_ledger_shows_what_was_paid_though_the_worker_died_before_the_
     assert (await docs.coverage(tenant)).embedded == 3
 
 
+async def test_texts_that_change_around_a_killed_worker_have_their_own_vectors_and_its_request_stays_paid(
+    app: App, db: Database, tenant: UUID, database_url: str
+) -> None:
+    docs = app.collection("docs", embedder="sim:dev-hash?price=0.10")
+    await docs.put_many([(str(n), {"text": f"word{n}"}) for n in range(3)], tenant=tenant)
+    program = Path(__file__).with_name("dying_writer.py")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(program), database_url, MASTER_KEY), stdout=asyncio.subprocess.PIPE, env=os.environ
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"answered\n"
+    await docs.put("0", {"text": "another"}, tenant=tenant)
+    await docs.delete("1", tenant=tenant)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await docs.put("3", {"text": "later"}, tenant=tenant)
+    await settled(db, app.jobs, tenant)
+    assert [text for text, _ in await vectors(db, tenant)] == ["another", "later", "word2"]
+    made = [(call.state, call.cost) for call in await app.content.embed_calls(Principal.system(tenant, "test"), "docs")]
+    assert made.count(("lost", Decimal("0.10"))) == 1
+    assert {state for state, _ in made} == {"lost", "written"}
+
+
 async def test_many_workers_and_writers_end_with_every_text_embedded_once_and_right(
     content: Content, notes: Collection, db: Database, jobs: Jobs, words: Words, tenant: UUID
 ) -> None:
