@@ -10,8 +10,7 @@ are known from a scan in single precision by numpy, which has to be installed (i
 
 The others are measured in environments of their own, where you have installed them: give the `python` of each. They are
 libraries on files of their own process: no server, no tenants, no transaction with other rows. They are given the
-query's vector, as Backstay is by an embedder that costs nothing; `gateway` is the same search with the query embedded
-through the gateway, audited and billed.
+query's vector, as Backstay is by an embedder that costs nothing.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Retrieval quality on Cranfield, leg by leg, through the whole room: put, chunk, embed by jobs, search.
 
-    python benchmarks/search/quality.py [--data FOLDER] [--embedder provider:model]
+    python benchmarks/content/quality.py [--data FOLDER] [--embedder provider:model]
 
 Reads cran.all.1400, cran.qry and cranqrel from FOLDER (default ../shared/data/cranfield beside the repository) and
 skips with a reason when they are not there. Judgements number the queries by their order in the file. They are graded:
