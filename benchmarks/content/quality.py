@@ -123,7 +123,7 @@ async def main(folder: Path, embedder: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Retrieval quality on Cranfield.")
-    default = Path(__file__).parents[3] / "shared" / "data" / "cranfield"
+    default = Path(__file__).resolve().parents[3] / "shared" / "data" / "cranfield"
     parser.add_argument("--data", type=Path, default=default)
     parser.add_argument("--embedder", default="sim:dev-hash")
     options = parser.parse_args()

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from backstay.app import App
 from backstay.content import Collection, Content, SearchAnswer
+from backstay.content.indexes.advice import Thresholds
 from backstay.content.statements import Statement
 from backstay.content.statements.store import literal
 from backstay.gateway import ProviderUnreachable
@@ -135,7 +136,7 @@ class TestTheIndex:
     async def indexed(
         self, content: Content, notes: Collection, db: Database, jobs: Jobs, tenant: UUID, database_url: str
     ) -> Collection:
-        content.indexer.rows, content.searcher.exact_rows = 1_000, 100
+        content.indexer.thresholds, content.searcher.exact_rows = Thresholds(1_000, 100), 100
         documents = list(library(self.COUNT, 3).items())
         for at in range(0, self.COUNT, 400):
             await fill(notes, dict(documents[at : at + 400]), tenant)
