@@ -152,10 +152,10 @@ class Settings(BaseSettings):
             raise ValueError("needs at least 32 characters; `openssl rand -hex 32` makes one")
         return value
 
-    @field_validator("gateway", mode="before")
+    @field_validator("gateway", "embed_batches", "local_models", mode="before")
     @classmethod
     def _table_or_json(cls, value: object) -> object:
-        # Its keys are the gateway's, which checks them when it is made.
+        # The keys of `gateway` are checked by the gateway when it is made.
         if not isinstance(value, str):
             return value
         try:
@@ -305,7 +305,8 @@ def _named(field: str) -> str:
     """The variable of a field in front of a message; a message about several fields names them itself."""
     if not field:
         return ""
-    return f"{_variable(Settings, field) if field in Settings.model_fields else field}: "
+    setting, dot, inner = field.partition(".")
+    return f"{_variable(Settings, setting) if setting in Settings.model_fields else setting}{dot}{inner}: "
 
 
 def _explained(error: ValidationError) -> ConfigurationError:

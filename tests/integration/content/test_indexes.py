@@ -35,7 +35,7 @@ from backstay.kernel.halfvec import Halfvec
 from backstay.kernel.principal import Principal
 from conftest import MASTER_KEY
 
-from .conftest import MODEL, Words, rows, settled, until, working
+from .conftest import MODEL, Words, idle, rows, settled, until, working
 
 WORDS = [
     f"{a}{b}" for a in ("ba", "ke", "li", "mo", "ru", "ta", "so", "fi") for b in ("dat", "fen", "gol", "hup", "nim")
@@ -163,10 +163,15 @@ async def test_each_kind_finds_what_is_near_and_takes_the_place_of_another_while
 
             going = asyncio.create_task(go_on())
             await indexes.choose(operator, "notes", kind)
-            await settled(db, jobs, tenant)
-            done.set()
-            assert await going > 0
-            await settled(db, jobs, tenant)
+
+            async def built() -> bool:
+                return not await rows(db, tenant, "select 1 from backstay.job where name = 'content.index'")
+
+            async with working(jobs):  # writes go on meanwhile, so there is always another job
+                await until(built)
+                done.set()
+                assert await going > 0
+                await idle(db, tenant)
         assert await standing(db, space) == [(kind.value, True)]
         assert (await indexes.advise(operator, "notes")).state.kind is kind
         assert f"Index Scan using vec_{space}_{kind}" in await plan(db, space, kind, tenant)

@@ -110,7 +110,8 @@ class Model:
         if state in FINISHED or job.cancelling or self.waiting_like(job.tenant, job.name, job.key):
             job.state = state if state in FINISHED else "cancelled"
         else:
-            job.state, job.run_at, job.attempt = state, run_at, job.attempt - (not counted)
+            # Workers that were lost count in a row only: this one lived to tell.
+            job.state, job.run_at, job.attempt, job.rescues = state, run_at, job.attempt - (not counted), 0
 
     def rescue(self, fences: set[int]) -> None:
         """The worker with these claims is dead."""

@@ -10,7 +10,6 @@ import orjson
 import pytest
 
 from backstay.gateway.errors import ModelNotFound, ProviderFailed
-from backstay.gateway.exchange import read
 from backstay.gateway.providers import Outgoing, local
 from backstay.gateway.providers.local import LocalProvider
 from backstay.gateway.wire.openai.embed import OpenAIEmbed
@@ -46,7 +45,7 @@ def embedding(model: str, *texts: Any) -> Outgoing:
 
 async def ask(provider: LocalProvider, outgoing: Outgoing) -> tuple[int, Any]:
     async with provider.post(outgoing) as exchange:
-        return exchange.status, orjson.loads(await read(exchange))
+        return exchange.status, orjson.loads(await exchange.read())
 
 
 async def test_vectors_come_in_the_shape_of_openais_with_the_tokens_that_were_read() -> None:

@@ -76,6 +76,13 @@ class TestSources:
         monkeypatch.setenv("BACKSTAY_GATEWAY", '{"routes": {}}')
         assert Settings.load().gateway == {"routes": {}}
 
+    def test_every_table_of_the_file_can_be_json_in_a_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BACKSTAY_LOCAL_MODELS", '{"minilm": "/models/minilm"}')
+        monkeypatch.setenv("BACKSTAY_EMBED_BATCHES", '{"local:minilm": {"inputs": 7}}')
+        settings = Settings.load()
+        assert settings.local_models == {"minilm": "/models/minilm"}
+        assert settings.embed_batches == {"local:minilm": {"inputs": 7}}
+
     def test_an_empty_variable_is_as_good_as_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BACKSTAY_PORT", "")
         assert Settings.load().port == 8080
@@ -141,6 +148,8 @@ class TestRefused:
             ("BACKSTAY_MASTER_KEY", "x" * 31, "openssl rand -hex 32"),
             ("BACKSTAY_GATEWAY", "routes", "JSON object"),
             ("BACKSTAY_GATEWAY", "[]", "valid dictionary"),
+            ("BACKSTAY_LOCAL_MODELS", "minilm", "JSON object"),
+            ("BACKSTAY_EMBED_BATCHES", '{"a:b": {"inputs": 0}}', "greater than or equal to 1"),
             ("BACKSTAY_UNKNOWN_PRICE", "cheap", "refuse"),
             ("BACKSTAY_UNKNOWN_PRICE", "-1", "between 0"),
             ("BACKSTAY_UNKNOWN_PRICE", "nan", "between 0"),
