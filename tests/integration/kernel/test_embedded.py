@@ -27,7 +27,7 @@ from backstay.kernel.postgres_errors import (
     OtherPostgresMajor,
     PostgresFailed,
 )
-from embedded_server import ask, data_dir, empty_dir, kill, leave, running, server_of, template, user_of
+from embedded_server import ask, data_dir, empty_dir, kill, leave, running, server_of, template, until, user_of
 
 __all__ = ["data_dir", "empty_dir", "template"]  # fixtures
 
@@ -61,7 +61,7 @@ def test_start_and_stop_may_be_called_again(data_dir: Path) -> None:
     assert server.start() == url
     assert server.pid == pid
     server.stop()
-    assert not running(pid)
+    until(lambda: not running(pid))  # its lock goes a moment before the process does
     server.stop()
     with pytest.raises(PostgresFailed, match="does not run"):
         server.pid  # noqa: B018
